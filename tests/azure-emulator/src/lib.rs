@@ -1,0 +1,1 @@
+//! Entra ID, Azure DevOps REST and Azure Repos on loopback.

@@ -1,1 +1,24 @@
 //! azdo-broker.
+
+pub mod backoff;
+pub mod caller;
+pub mod clock;
+pub mod connection;
+pub mod event;
+pub mod git_url;
+pub mod ids;
+pub mod reason;
+pub mod secret;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub mod outgoing;
+
+pub mod audit;
+pub mod devops;
+pub mod entra;
+pub mod keys;
+pub mod policy;
+pub mod seal;
+pub mod store;
+pub mod tls;

@@ -1,0 +1,120 @@
+//! Which identity of which account: the key of the store, of the token slots and of the audit.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::ids::{AccountId, DeveloperId, ObjectId, TenantId};
+
+/// What a connection is for. Names never cross roles: a service user's code cannot complete a
+/// developer's link (threat T03).
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    ServiceUser,
+    ServicePrincipal,
+    Developer(DeveloperId),
+}
+
+/// Names one connection.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ConnectionKey {
+    pub account: AccountId,
+    pub role: Role,
+}
+
+/// Who a connection is in Entra. `(tenant, object_id)` is the identity; the rest is for people.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Identity {
+    pub tenant: TenantId,
+    pub object_id: ObjectId,
+    /// The sign-in name, mostly an e-mail address. Mutable, never a key (threat T17).
+    pub login: String,
+    pub display_name: String,
+}
+
+/// Which connection answers for the account when no developer is named.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadlessIdentity {
+    #[default]
+    ServiceUser,
+    ServicePrincipal,
+}
+
+/// What stands in a connection's way, as its row remembers it.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Failure {
+    pub reason: crate::reason::Reason,
+    /// The last diagnostic code of Entra, such as 50173; for people, never for decisions.
+    pub code: Option<u32>,
+    pub since: Timestamp,
+    pub count: u32,
+}
+
+impl Role {
+    /// The text of the role in store keys, audit and logs: `service_user`, `developer/ana`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "service_user" => Some(Self::ServiceUser),
+            "service_principal" => Some(Self::ServicePrincipal),
+            _ => text.strip_prefix("developer/")?.parse().ok().map(Self::Developer),
+        }
+    }
+
+    /// The name of the kind alone, for metrics and messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ServiceUser => "service user",
+            Self::ServicePrincipal => "service principal",
+            Self::Developer(_) => "developer",
+        }
+    }
+}
+
+impl From<HeadlessIdentity> for Role {
+    fn from(identity: HeadlessIdentity) -> Self {
+        match identity {
+            HeadlessIdentity::ServiceUser => Self::ServiceUser,
+            HeadlessIdentity::ServicePrincipal => Self::ServicePrincipal,
+        }
+    }
+}
+
+impl Identity {
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.tenant == other.tenant && self.object_id == other.object_id
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServiceUser => f.write_str("service_user"),
+            Self::ServicePrincipal => f.write_str("service_principal"),
+            Self::Developer(developer) => write!(f, "developer/{developer}"),
+        }
+    }
+}
+
+impl fmt::Display for ConnectionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.account, self.role)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_survives_its_text() {
+        for role in
+            [Role::ServiceUser, Role::ServicePrincipal, Role::Developer("ana@acme.example".parse().unwrap())]
+        {
+            assert_eq!(Role::parse(&role.to_string()), Some(role));
+        }
+        assert_eq!(Role::parse("developer/"), None);
+        assert_eq!(Role::parse("developer/a/b"), None);
+    }
+}

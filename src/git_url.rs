@@ -1,0 +1,252 @@
+//! Clone URLs of Azure Repos, in every form of azure.md 4.1.
+//!
+//! # Invariants
+//!
+//! 1. Only https and only Azure DevOps' own hosts parse; there is no knob for others (threat T27).
+//! 2. Nothing is repaired: control bytes, backslashes, encoded separators and dot segments refuse.
+//!
+//! Git passes hosts and paths raw, so this does not lean on a URL library: those strip newlines and
+//! collapse `..` before anybody can refuse them.
+
+use crate::ids::Organization;
+
+/// Names one repository of one organization.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GitUrl {
+    pub organization: Organization,
+    pub project: String,
+    pub repository: String,
+}
+
+/// Why a text is no clone URL of Azure Repos.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotAGitUrl {
+    #[error("only https is answered")]
+    NotHttps,
+    #[error("the host is not one of Azure DevOps")]
+    ForeignHost,
+    #[error("the path is missing: git sends it only with credential.useHttpPath")]
+    NoPath,
+    #[error("the path does not name a repository: /organization/project/_git/repository")]
+    Path,
+    #[error("the text holds a character that no clone URL has")]
+    Character,
+    #[error("the text is too long")]
+    TooLong,
+}
+
+impl GitUrl {
+    /// Reads a whole URL.
+    pub fn parse(text: &str) -> Result<Self, NotAGitUrl> {
+        check_text(text)?;
+        let (scheme, rest) = text.split_once("://").ok_or(NotAGitUrl::NotHttps)?;
+        let (authority, path) = rest.split_once('/').ok_or(NotAGitUrl::NoPath)?;
+        let host = match authority.split_once('@') {
+            Some((_user, host)) => host,
+            None => authority,
+        };
+        Self::from_parts(scheme, host, path)
+    }
+
+    /// Reads what git's credential protocol gives: the path without its leading slash.
+    pub fn from_parts(scheme: &str, host: &str, path: &str) -> Result<Self, NotAGitUrl> {
+        for text in [scheme, host, path] {
+            check_text(text)?;
+        }
+        if !scheme.eq_ignore_ascii_case("https") {
+            return Err(NotAGitUrl::NotHttps);
+        }
+        let host = Host::parse(host)?;
+        if path.is_empty() {
+            return Err(NotAGitUrl::NoPath);
+        }
+        let segments = segments(path)?;
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let (organization, rest) = match (host, segments.as_slice()) {
+            (Host::Dev, [organization, rest @ ..]) => {
+                (organization.parse().map_err(|_| NotAGitUrl::Path)?, rest)
+            }
+            (Host::Legacy(organization), [first, rest @ ..])
+                if first.eq_ignore_ascii_case("DefaultCollection") =>
+            {
+                (organization, rest)
+            }
+            (Host::Legacy(organization), rest) => (organization, rest),
+            (Host::Dev, []) => return Err(NotAGitUrl::NoPath),
+        };
+        let (project, repository) = repository(rest)?;
+        Ok(Self { organization, project, repository })
+    }
+}
+
+enum Host {
+    Dev,
+    Legacy(Organization),
+}
+
+impl Host {
+    fn parse(text: &str) -> Result<Self, NotAGitUrl> {
+        let host = text.strip_suffix(":443").unwrap_or(text).to_ascii_lowercase();
+        if host == "dev.azure.com" {
+            return Ok(Self::Dev);
+        }
+        host.strip_suffix(".visualstudio.com")
+            .filter(|organization| !RESERVED.contains(organization))
+            .and_then(|organization| organization.parse().ok())
+            .map(Self::Legacy)
+            .ok_or(NotAGitUrl::ForeignHost)
+    }
+}
+
+/// `{project}/_git/[_optimized/|_full/]{repository}`, or without project where both have one name.
+fn repository(segments: &[&str]) -> Result<(String, String), NotAGitUrl> {
+    let (project, rest) = match segments {
+        ["_git", rest @ ..] => (None, rest),
+        [project, "_git", rest @ ..] => (Some(*project), rest),
+        _ => return Err(NotAGitUrl::Path),
+    };
+    let repository = match rest {
+        [repository] | ["_optimized" | "_full", repository] => *repository,
+        _ => return Err(NotAGitUrl::Path),
+    };
+    if repository.starts_with("_optimized") || repository == "_full" {
+        return Err(NotAGitUrl::Path);
+    }
+    Ok((project.unwrap_or(repository).to_owned(), repository.to_owned()))
+}
+
+fn segments(path: &str) -> Result<Vec<String>, NotAGitUrl> {
+    if path.contains(['?', '#', ';']) {
+        return Err(NotAGitUrl::Path);
+    }
+    path.strip_suffix('/')
+        .unwrap_or(path)
+        .split('/')
+        .map(|segment| {
+            let decoded = decode(segment)?;
+            let hostile = decoded.is_empty()
+                || matches!(decoded.as_str(), "." | "..")
+                || decoded.contains(['/', '\\', '%'])
+                || decoded.chars().any(char::is_control);
+            if hostile { Err(NotAGitUrl::Path) } else { Ok(decoded) }
+        })
+        .collect()
+}
+
+fn decode(segment: &str) -> Result<String, NotAGitUrl> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = if *first == b'%' {
+            let [high, low, tail @ ..] = tail else {
+                return Err(NotAGitUrl::Path);
+            };
+            let digit = |byte: &u8| char::from(*byte).to_digit(16).ok_or(NotAGitUrl::Path);
+            let byte = digit(high)? * 16 + digit(low)?;
+            bytes.push(u8::try_from(byte).expect("two hex digits fit a byte"));
+            tail
+        } else {
+            bytes.push(*first);
+            tail
+        };
+    }
+    String::from_utf8(bytes).map_err(|_| NotAGitUrl::Path)
+}
+
+fn check_text(text: &str) -> Result<(), NotAGitUrl> {
+    if URL_LEN_MAX < text.len() {
+        return Err(NotAGitUrl::TooLong);
+    }
+    let foreign = |c: char| c.is_control() || c.is_whitespace() || c == '\\';
+    if text.chars().any(foreign) {
+        return Err(NotAGitUrl::Character);
+    }
+    Ok(())
+}
+
+/// Azure's names are at most 64 (project) and 64 (repository) characters, percent-encoded UTF-8.
+const URL_LEN_MAX: usize = 2048;
+/// Hosts of Microsoft's own under `visualstudio.com` that are no organization.
+const RESERVED: [&str; 5] = ["app", "vs-ssh", "www", "marketplace", "spsprodeus21"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_names_its_repository() {
+        for (url, project, repository) in [
+            ("https://dev.azure.com/contoso/Data%20Platform/_git/analytics", "Data Platform", "analytics"),
+            (
+                "https://contoso@dev.azure.com/contoso/Data%20Platform/_git/analytics",
+                "Data Platform",
+                "analytics",
+            ),
+            ("https://someone@DEV.azure.com:443/Contoso/p/_git/r/", "p", "r"),
+            ("https://dev.azure.com/contoso/_git/web", "web", "web"),
+            ("https://contoso.visualstudio.com/p/_git/r", "p", "r"),
+            ("https://contoso.visualstudio.com/DefaultCollection/p/_git/r", "p", "r"),
+            ("https://contoso.visualstudio.com/DefaultCollection/_git/r", "r", "r"),
+            ("https://contoso.visualstudio.com/_git/web", "web", "web"),
+            ("https://dev.azure.com/contoso/p/_git/_optimized/r", "p", "r"),
+            ("https://dev.azure.com/contoso/p/_git/_full/r", "p", "r"),
+            ("https://dev.azure.com/contoso/p/_git/r.git", "p", "r.git"),
+        ] {
+            let parsed = GitUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(parsed.organization.as_str(), "contoso", "{url}");
+            assert_eq!((parsed.project.as_str(), parsed.repository.as_str()), (project, repository), "{url}");
+        }
+    }
+
+    #[test]
+    fn a50_foreign_hosts_schemes_and_paths_do_not_parse() {
+        for url in [
+            "http://dev.azure.com/contoso/p/_git/r",
+            "ssh://dev.azure.com/contoso/p/_git/r",
+            "https://evil.com/contoso/p/_git/r",
+            "https://dev.azure.com.evil.test/contoso/p/_git/r",
+            "https://dev.azure.com:444/contoso/p/_git/r",
+            "https://dev.azure.com%00evil.com/contoso/p/_git/r",
+            "https://dev.azure.com./contoso/p/_git/r",
+            "https://dev.azure.com@evil.test/contoso/p/_git/r",
+            "https://a@dev.azure.com@evil.test/contoso/p/_git/r",
+            "https://xn--dv-zma.azure.com/contoso/p/_git/r",
+            "https:///contoso/p/_git/r",
+            "https://visualstudio.com/p/_git/r",
+            "https://app.visualstudio.com/p/_git/r",
+            "https://a.b.visualstudio.com/p/_git/r",
+            "https://dev.azure.com",
+            "https://dev.azure.com/",
+            "https://dev.azure.com/contoso",
+            "https://dev.azure.com/contoso/p",
+            "https://dev.azure.com/contoso/p/_git/",
+            "https://dev.azure.com/contoso/../fabrikam/p/_git/r",
+            "https://dev.azure.com/contoso/%2e%2e/p/_git/r",
+            "https://dev.azure.com/contoso%2fp/x/_git/r",
+            "https://dev.azure.com/contoso/p/_git/r?x=y",
+            "https://dev.azure.com/contoso/p/_git/r#f",
+            "https://dev.azure.com/contoso/p/_git/r;x",
+            "https://dev.azure.com/contoso/p/_git/r\n",
+            "https://dev.azure.com/contoso/p/_git/r\0",
+            "https://dev.azure.com/contoso/p/_git/r%00",
+            "https://dev.azure.com/contoso/p/_git/r%0a",
+            "https://dev.azure.com/contoso/p/_git/%zz",
+            "https://dev.azure.com\\contoso\\p\\_git\\r",
+            "https://dev.azure.com//contoso/p/_git/r",
+            "https://dev.azure.com/contoso/p/_git/%252e",
+        ] {
+            assert!(GitUrl::parse(url).is_err(), "{url:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics_and_none_outside_our_hosts_parses(scheme in "https?", host in ".{0,40}", path in ".{0,60}") {
+            if GitUrl::from_parts(&scheme, &host, &path).is_ok() {
+                let host = host.to_ascii_lowercase();
+                let host = host.strip_suffix(":443").unwrap_or(&host);
+                proptest::prop_assert!(host == "dev.azure.com" || host.ends_with(".visualstudio.com"));
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Secrets that cannot be printed, logged or serialized by accident.
+//!
+//! Each kind has its own type. `expose` is the one way to the text; the architecture test lists the
+//! files that may call it. What long-lived secrets (refresh tokens, client secrets, verifiers) are
+//! is wiped on drop and cannot be cloned. Buffers of the HTTP and JSON libraries are out of reach:
+//! wiping is best effort, and we say so.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
+
+macro_rules! secret {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(SecretString);
+
+        impl $name {
+            pub fn new(text: String) -> Self {
+                Self(text.into())
+            }
+
+            /// The text itself. Every call of this is a place a reviewer looks at.
+            pub fn expose(&self) -> &str {
+                self.0.expose_secret()
+            }
+        }
+    };
+}
+
+secret!(
+    /// What keeps a connection alive for 90 days. Only the broker ever holds it.
+    RefreshToken
+);
+secret!(
+    /// What proves our app to Entra.
+    ClientSecret
+);
+secret!(
+    /// The PKCE verifier of one link (RFC 7636).
+    PkceVerifier
+);
+secret!(
+    /// What Entra's redirect carries; worth a grant together with verifier and client credential.
+    AuthorizationCode
+);
+secret!(
+    /// An `id_token` as Entra sent it. No credential for us, but it names a person.
+    RawIdToken
+);
+
+/// A bearer token for Azure DevOps. Cheap to clone, because many callers get the same one.
+#[derive(Clone, Debug)]
+pub struct AccessToken(Arc<SecretString>);
+
+/// Names an access token without being one: the first 16 bytes of its SHA-256, in hex.
+#[derive(Clone, Debug, Eq, Hash, PartialEq, serde::Serialize)]
+pub struct Fingerprint(String);
+
+impl AccessToken {
+    pub fn new(text: String) -> Self {
+        Self(Arc::new(text.into()))
+    }
+
+    /// The text itself. Every call of this is a place a reviewer looks at.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.expose())
+    }
+}
+
+impl Fingerprint {
+    fn of(text: &str) -> Self {
+        let hash = digest(&SHA256, text.as_bytes());
+        Self(hex(&hash.as_ref()[..FINGERPRINT_LEN]))
+    }
+
+    /// Takes what a caller reported, if it has the shape of a fingerprint.
+    pub fn parse(text: &str) -> Option<Self> {
+        let shaped = text.len() == 2 * FINGERPRINT_LEN && text.bytes().all(|b| b.is_ascii_hexdigit());
+        shaped.then(|| Self(text.to_ascii_lowercase()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// 256 random bits as base64url: link ids, states, cookies, nonces, verifiers.
+pub fn make_random_text() -> String {
+    let mut bytes = [0; 32];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the kernel's random source does not fail once the system is up");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// SHA-256 in hex: how values that only ever need comparing are kept.
+pub fn hash_text(text: &str) -> String {
+    hex(digest(&SHA256, text.as_bytes()).as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a String does not fail");
+        text
+    })
+}
+
+const FINGERPRINT_LEN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P1: no format of a secret shows it.
+    #[test]
+    fn secrets_do_not_show_themselves() {
+        let shown = format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
+            AccessToken::new("canary".into()),
+            RefreshToken::new("canary".into()),
+            ClientSecret::new("canary".into()),
+            PkceVerifier::new("canary".into()),
+            AuthorizationCode::new("canary".into()),
+            RawIdToken::new("canary".into()),
+        );
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+
+    #[test]
+    fn a_fingerprint_names_a_token_and_parses_back() {
+        let fingerprint = AccessToken::new("abc".into()).fingerprint();
+        assert_eq!(fingerprint.as_str(), "ba7816bf8f01cfea414140de5dae2223");
+        assert_eq!(Fingerprint::parse(fingerprint.as_str()), Some(fingerprint));
+        assert_eq!(Fingerprint::parse("short"), None);
+    }
+
+    #[test]
+    fn random_texts_differ_and_are_long_enough_for_pkce() {
+        let (one, other) = (make_random_text(), make_random_text());
+        assert_ne!(one, other);
+        assert!(43 <= one.len());
+    }
+}

@@ -1,0 +1,6 @@
+//! Fakes that unit tests, integration tests and benches share. Behind the feature `testing`, so that
+//! no release has them.
+
+mod clock;
+
+pub use clock::{ManualClock, RuntimeClock};

@@ -81,6 +81,11 @@ pub fn later(from: Timestamp, by: Duration) -> Timestamp {
     from.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
+/// `from - by`, or the beginning of time where that does not fit.
+pub fn earlier(from: Timestamp, by: Duration) -> Timestamp {
+    from.checked_sub(by).unwrap_or(Timestamp::MIN)
+}
+
 /// The time from `from` to `to`, zero if it has passed.
 pub fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(from.duration_until(to)).unwrap_or(Duration::ZERO)

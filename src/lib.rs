@@ -22,3 +22,5 @@ pub mod policy;
 pub mod seal;
 pub mod store;
 pub mod tls;
+
+pub mod pb;

@@ -94,13 +94,22 @@ impl Fingerprint {
     }
 }
 
+/// A random number in 0..1, for jitter.
+pub fn make_luck() -> f64 {
+    f64::from(u16::from_be_bytes(make_random())) / f64::from(u16::MAX)
+}
+
 /// 256 random bits as base64url: link ids, states, cookies, nonces, verifiers.
 pub fn make_random_text() -> String {
-    let mut bytes = [0; 32];
+    URL_SAFE_NO_PAD.encode(make_random::<32>())
+}
+
+fn make_random<const LEN: usize>() -> [u8; LEN] {
+    let mut bytes = [0; LEN];
     SystemRandom::new()
         .fill(&mut bytes)
         .expect("the kernel's random source does not fail once the system is up");
-    URL_SAFE_NO_PAD.encode(bytes)
+    bytes
 }
 
 /// SHA-256 in hex: how values that only ever need comparing are kept.

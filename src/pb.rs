@@ -7,7 +7,6 @@
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     clippy::pedantic,
-    unreachable_pub,
     reason = "generated"
 )]
 mod generated {

@@ -1,1 +1,207 @@
-//! (to come)
+//! Entra ID: sends browsers to sign in, exchanges codes and refresh tokens, and knows who signed in.
+//!
+//! # Invariants
+//!
+//! 1. What Entra refused is judged by one pure function ([`judge`], azure.md 1.8): no second opinion
+//!    elsewhere.
+//! 2. A refresh token that came with an otherwise unusable answer is not lost: it is in
+//!    [`EntraError::rescued`] (P4).
+//! 3. Endpoints follow from the configured authority and the tenant; nothing Entra sends names a URL
+//!    we then ask (threat T10). Only the signing keys are fetched.
+//! 4. No error shows an upstream's text: only the numeric code and the request id.
+//!
+//! Nothing is retried or remembered here but signing keys; pauses, confirmation of verdicts and the
+//! choice of the client credential belong to the floors above.
+
+mod authorize;
+mod id_token;
+mod judge;
+mod signing_keys;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use url::Url;
+
+pub use self::authorize::AuthorizeRequest;
+pub use self::id_token::{Expected, IdTokenError};
+use self::signing_keys::SigningKeys;
+use crate::clock::Clock;
+use crate::connection::Identity;
+use crate::ids::{ClientId, TenantId};
+use crate::outgoing::{Outgoing, OutgoingError};
+use crate::reason::Reason;
+use crate::secret::{AccessToken, AuthorizationCode, ClientSecret, PkceVerifier, RawIdToken, RefreshToken};
+
+/// Where Entra is.
+#[derive(Clone, Debug)]
+pub struct EntraConfig {
+    /// Asked by us, and the beginning of every issuer: `https://login.microsoftonline.com`.
+    pub authority: Url,
+    /// Where browsers are sent, if elsewhere; whoever reads the configuration allows it on loopback
+    /// only.
+    pub browser_authority: Option<Url>,
+}
+
+/// Our app in a tenant, with one of its client credentials.
+pub struct App<'a> {
+    pub tenant: &'a TenantId,
+    pub client_id: &'a ClientId,
+    pub secret: &'a ClientSecret,
+}
+
+/// What Entra gave.
+#[derive(Debug)]
+pub struct Answered {
+    pub access: AccessToken,
+    /// From the moment of the answer; at most a day.
+    pub lifetime: Duration,
+    /// What was granted, which may be other than what was asked. Never to be sent back (azure.md 1.4).
+    pub scopes: Vec<String>,
+    /// The grant from now on; `None` means that the old one goes on.
+    pub refresh: Option<RefreshToken>,
+    pub id_token: Option<RawIdToken>,
+}
+
+/// Entra, reached over the network.
+pub struct Entra {
+    config: EntraConfig,
+    outgoing: Outgoing,
+    clock: Arc<dyn Clock>,
+    signing_keys: SigningKeys,
+}
+
+/// What spends a refresh token.
+#[async_trait]
+pub trait TokenEndpoint: Send + Sync + 'static {
+    /// Spends `token`. Once sent it may have been acted on, so that dropping the future may lose a
+    /// grant: call it in a task of the broker (P4).
+    async fn refresh(&self, app: &App<'_>, token: &RefreshToken) -> Result<Answered, EntraError>;
+}
+
+/// Why Entra gave no usable token.
+#[derive(Debug, thiserror::Error)]
+#[error("Entra gave no token: {verdict:?}{}", code.map(|code| format!(", AADSTS{code}")).unwrap_or_default())]
+pub struct EntraError {
+    pub verdict: Verdict,
+    /// The AADSTS number, for people.
+    pub code: Option<u32>,
+    /// At most ten minutes; throttling always has one.
+    pub retry_after: Option<Duration>,
+    /// The refresh token of an answer that was unusable otherwise: the grant from now on.
+    pub rescued: Option<RefreshToken>,
+    /// Microsoft's name of this request, which its support asks for.
+    pub request_id: Option<String>,
+    pub source: Option<OutgoingError>,
+}
+
+/// Who or what is at fault (azure.md 1.8).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The customer's Entra tenant forbids it: account, Conditional Access, assignment.
+    Admin,
+    /// Tenant, client id, permissions or our request are wrong.
+    AppConfig,
+    /// The client credential that was used is bad; says nothing about any connection.
+    ClientCredential,
+    /// Consent is missing or was revoked.
+    Consent,
+    /// The grant is used up. Believed only when confirmed, unless unmistakable (design.md 6.7).
+    Relink { unmistakable: bool },
+    /// We ask too often.
+    Throttled,
+    /// Entra, or the way to it, is down.
+    Transient,
+    /// An answer nobody understands.
+    Unknown,
+}
+
+impl Entra {
+    pub fn new(config: EntraConfig, outgoing: Outgoing, clock: Arc<dyn Clock>) -> Self {
+        Self { config, outgoing, clock, signing_keys: SigningKeys::default() }
+    }
+
+    /// Where a browser goes to sign in.
+    pub fn authorize_url(&self, request: &AuthorizeRequest<'_>) -> Url {
+        authorize::url(self.browser_authority(), request)
+    }
+
+    /// The origin browsers are sent to, for the `form-action` of our pages.
+    pub fn browser_origin(&self) -> String {
+        self.browser_authority().origin().ascii_serialization()
+    }
+
+    /// Exchanges the code of a sign-in. A code works once: never repeat this.
+    pub async fn redeem(
+        &self,
+        app: &App<'_>,
+        code: &AuthorizationCode,
+        verifier: &PkceVerifier,
+        redirect_uri: &Url,
+    ) -> Result<Answered, EntraError> {
+        let grant = token::Grant::Code { code, verifier, redirect_uri };
+        token::ask(&self.outgoing, &self.config.authority, app, &grant).await
+    }
+
+    /// Checks who signed in (azure.md 2.4, threat T17).
+    pub async fn verify_id_token(
+        &self,
+        unverified: &RawIdToken,
+        expected: &Expected<'_>,
+    ) -> Result<Identity, IdTokenError> {
+        let issuer = id_token::issuer(&self.config.authority, expected.tenant);
+        let key_id = id_token::parse_key_id(unverified)?;
+        let source = signing_keys::Source {
+            outgoing: &self.outgoing,
+            authority: &self.config.authority,
+            tenant: expected.tenant,
+            issuer: &issuer,
+        };
+        let key = self.signing_keys.find(&source, &key_id, self.clock.now()).await?;
+        id_token::verify(unverified, &key, expected, &issuer, self.clock.now().wall)
+    }
+
+    fn browser_authority(&self) -> &Url {
+        self.config.browser_authority.as_ref().unwrap_or(&self.config.authority)
+    }
+}
+
+#[async_trait]
+impl TokenEndpoint for Entra {
+    async fn refresh(&self, app: &App<'_>, token: &RefreshToken) -> Result<Answered, EntraError> {
+        token::ask(&self.outgoing, &self.config.authority, app, &token::Grant::Refresh(token)).await
+    }
+}
+
+impl EntraError {
+    pub fn new(verdict: Verdict) -> Self {
+        Self { verdict, code: None, retry_after: None, rescued: None, request_id: None, source: None }
+    }
+}
+
+impl From<OutgoingError> for EntraError {
+    fn from(source: OutgoingError) -> Self {
+        Self { source: Some(source), ..Self::new(Verdict::Transient) }
+    }
+}
+
+impl Verdict {
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Admin => Reason::AdminActionRequired,
+            Self::AppConfig => Reason::IntegrationMisconfigured,
+            Self::ClientCredential => Reason::ClientCredentialRejected,
+            Self::Consent => Reason::ConsentRequired,
+            Self::Relink { .. } => Reason::RelinkRequired,
+            Self::Throttled => Reason::UpstreamThrottled,
+            Self::Transient | Self::Unknown => Reason::UpstreamUnavailable,
+        }
+    }
+}
+
+/// Delegated access to Azure DevOps, a refresh token, and who it is (azure.md 1.5). The same text on
+/// every request, never what an answer said.
+const SCOPES: &str =
+    "499b84ac-1321-427f-aa17-267ca6975798/user_impersonation offline_access openid profile email";

@@ -2,5 +2,7 @@
 //! no release has them.
 
 mod clock;
+mod entra;
 
 pub use clock::{ManualClock, RuntimeClock};
+pub use entra::FakeEntra;

@@ -12,6 +12,8 @@ pub mod secret;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub mod files;
+
 pub mod outgoing;
 
 pub mod audit;

@@ -1,0 +1,288 @@
+//! What every store must do: the normative text of the contract in the [module's](super) words.
+//!
+//! Stores keep their own clock, which this suite cannot move: it reads it and writes times around it.
+
+mod links;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, Store, StoreError, Verdict};
+use crate::connection::{ConnectionKey, Failure, Role};
+use crate::ids::{Generation, InvalidName};
+use crate::reason::Reason;
+
+/// Runs the suite, each part on a new, empty store.
+pub async fn holds(make: impl AsyncFn() -> Store) {
+    let parts = async {
+        what_was_never_written_is_none(&make().await).await?;
+        one_of_two_racing_writers_wins(&make().await).await?;
+        a_connection_reads_back_as_written(&make().await).await?;
+        a_lease_is_had_by_one(&make().await).await?;
+        a_lease_that_ran_out_is_had_by_the_next(&make().await).await?;
+        a_stale_fence_cannot_record_a_failure(&make().await).await?;
+        a_stale_holder_with_the_right_generation_commits(&make().await).await?;
+        a_failure_pauses_until_success_or_mending(&make().await).await?;
+        a_tombstone_keeps_its_generation_and_is_not_claimed(&make().await).await?;
+        only_what_is_due_is_claimed(&make().await).await?;
+        a_refresh_is_pulled_earlier_never_later(&make().await).await?;
+        lists_are_ordered_and_paged(&make().await).await?;
+        links::a_link_is_found_by_id_and_state(&make().await).await?;
+        links::open_links_are_those_of_the_account_and_role(&make().await).await?;
+        links::expired_links_are_deleted(&make().await).await?;
+        links::a_link_connects_with_all_that_belongs_to_it(&make().await).await?;
+        links::a_lost_swap_connects_nothing(&make().await).await?;
+        links::a_disconnect_ends_the_links_or_does_nothing(&make().await).await?;
+        links::integrations_are_swapped_and_listed(&make().await).await?;
+        a_store_that_works_can_be_probed_and_compacted(&make().await).await
+    };
+    parts.await.expect("the store answers");
+}
+
+async fn what_was_never_written_is_none(store: &Store) -> Result<(), StoreError> {
+    assert_eq!(store.connection(&key("acme")).await?.row, None);
+    assert_eq!(store.claim(&key("acme"), LEASE).await?, Claim::Absent(None));
+    assert_eq!(store.link(&name("link-1")).await?.row, None);
+    assert_eq!(store.link_by_state("state").await?.row, None);
+    assert_eq!(store.integration(&name("acme")).await?, None);
+    assert_eq!(store.next_due().await?, None);
+    assert!(store.claim_due(10, LEASE).await?.is_empty());
+    Ok(())
+}
+
+async fn one_of_two_racing_writers_wins(store: &Store) -> Result<(), StoreError> {
+    assert_eq!(store.commit(write("acme", None, 1)).await?, Cas::Won);
+    assert_eq!(store.commit(write("acme", None, 2)).await?, Cas::Lost);
+
+    let (one, other) =
+        tokio::join!(store.commit(write("acme", Some(1), 2)), store.commit(write("acme", Some(1), 3)));
+
+    let (one, other) = (one?, other?);
+    assert_ne!(one, other);
+    let kept = load(store, "acme").await?.generation;
+    assert_eq!(kept, Generation(if one == Cas::Won { 2 } else { 3 }));
+    Ok(())
+}
+
+async fn a_connection_reads_back_as_written(store: &Store) -> Result<(), StoreError> {
+    let now = now(store).await?;
+    let written = ConnectionWrite { refresh_at: Some(now + LEASE), ..write("acme", None, 5) };
+    won(store.commit(written.clone()).await?);
+
+    let row = load(store, "acme").await?;
+
+    assert_eq!((row.key, row.generation, row.sealed), (written.key, Generation(5), written.sealed));
+    assert_eq!((row.live, row.refresh_at), (true, written.refresh_at));
+    assert_eq!((row.retry_at, row.failure, row.lease_until), (None, None, None));
+    Ok(())
+}
+
+async fn a_lease_is_had_by_one(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(write("acme", None, 1)).await?);
+
+    let claimed = claim(store, "acme", LEASE).await?;
+    let until = claimed.store_now + LEASE;
+
+    assert_eq!(store.claim(&key("acme"), LEASE).await?, Claim::Leased { until });
+    assert_eq!(load(store, "acme").await?, claimed.row);
+    store.release_lease(&key("acme"), claimed.row.fence + 1).await?;
+    assert!(matches!(store.claim(&key("acme"), LEASE).await?, Claim::Leased { .. }));
+    store.release_lease(&key("acme"), claimed.row.fence).await?;
+    assert!(claimed.row.fence < claim(store, "acme", LEASE).await?.row.fence);
+    Ok(())
+}
+
+async fn a_lease_that_ran_out_is_had_by_the_next(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(write("acme", None, 1)).await?);
+    let stale = claim(store, "acme", Duration::ZERO).await?;
+    let next = claim(store, "acme", LEASE).await?;
+    assert!(stale.row.fence < next.row.fence);
+    Ok(())
+}
+
+async fn a_stale_fence_cannot_record_a_failure(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(write("acme", None, 1)).await?);
+    let stale = claim(store, "acme", Duration::ZERO).await?;
+    let next = claim(store, "acme", LEASE).await?;
+    let retry_at = next.store_now + LEASE;
+
+    assert_eq!(fail(store, &stale, retry_at).await?, Cas::Lost);
+    assert_eq!(load(store, "acme").await?.failure, None);
+    won(store.commit(write("acme", Some(1), 2)).await?);
+    assert_eq!(fail(store, &next, retry_at).await?, Cas::Lost, "the generation is another one");
+    Ok(())
+}
+
+async fn a_stale_holder_with_the_right_generation_commits(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(write("acme", None, 1)).await?);
+    let stale = claim(store, "acme", Duration::ZERO).await?;
+    claim(store, "acme", LEASE).await?;
+
+    won(store.commit(write("acme", Some(stale.row.generation.0), 2)).await?);
+
+    assert_eq!(load(store, "acme").await?.lease_until, None);
+    Ok(())
+}
+
+async fn a_failure_pauses_until_success_or_mending(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(due(store, "acme", 1).await?).await?);
+    let claimed = claim(store, "acme", LEASE).await?;
+    let retry_at = claimed.store_now + LEASE;
+
+    won(fail(store, &claimed, retry_at).await?);
+
+    let paused = Claim::Paused { until: retry_at, failure: Some(failure(claimed.store_now)) };
+    assert_eq!(store.claim(&key("acme"), LEASE).await?, paused);
+    assert!(store.claim_due(10, LEASE).await?.is_empty());
+    assert_eq!(store.next_due().await?, Some(retry_at));
+
+    store.clear_pause(&name("other")).await?;
+    assert_eq!(store.claim(&key("acme"), LEASE).await?, paused);
+    store.clear_pause(&name("acme")).await?;
+    let claimed = claim(store, "acme", LEASE).await?;
+    assert_eq!((claimed.row.retry_at, &claimed.row.failure), (None, &None));
+
+    won(fail(store, &claimed, retry_at).await?);
+    won(store.commit(write("acme", Some(1), 2)).await?);
+    let row = load(store, "acme").await?;
+    assert_eq!((row.retry_at, row.failure), (None, None));
+    Ok(())
+}
+
+async fn a_tombstone_keeps_its_generation_and_is_not_claimed(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(due(store, "acme", 1).await?).await?);
+    let late = claim(store, "acme", LEASE).await?;
+    let tombstone = ConnectionWrite { live: false, sealed: b"tombstone".into(), ..write("acme", Some(1), 2) };
+    won(store.disconnect(ConnectionWrite { refresh_at: Some(Timestamp::MIN), ..tombstone }, vec![]).await?);
+
+    let row = load(store, "acme").await?;
+    assert_eq!((row.generation, row.live), (Generation(2), false));
+    assert_eq!(store.claim(&key("acme"), LEASE).await?, Claim::Absent(Some(Box::new(row))));
+    assert!(store.claim_due(10, LEASE).await?.is_empty());
+    assert_eq!(store.next_due().await?, None);
+    assert_eq!(fail(store, &late, late.store_now).await?, Cas::Lost);
+    assert_eq!(store.commit(write("acme", Some(1), 3)).await?, Cas::Lost);
+    assert_eq!(store.commit(write("acme", None, 3)).await?, Cas::Lost);
+    won(store.commit(write("acme", Some(2), 3)).await?);
+    Ok(())
+}
+
+async fn only_what_is_due_is_claimed(store: &Store) -> Result<(), StoreError> {
+    let now = now(store).await?;
+    for (account, refresh_at) in [
+        ("b", Some(now - 2 * LEASE)),
+        ("a", Some(now - LEASE)),
+        ("later", Some(now + LEASE)),
+        ("never", None),
+    ] {
+        won(store.commit(ConnectionWrite { refresh_at, ..write(account, None, 1) }).await?);
+    }
+    let accounts = |claimed: &[Claimed]| -> Vec<String> {
+        claimed.iter().map(|claimed| claimed.row.key.account.to_string()).collect()
+    };
+    assert_eq!(store.next_due().await?, Some(now - 2 * LEASE));
+    let first = store.claim_due(1, LEASE).await?;
+    assert_eq!(accounts(&first), ["b"]);
+    assert_eq!(first[0].row, load(store, "b").await?);
+    assert_eq!(accounts(&store.claim_due(10, LEASE).await?), ["a"]);
+    assert!(store.claim_due(10, LEASE).await?.is_empty());
+    assert_eq!(claim(store, "later", LEASE).await?.row.refresh_at, Some(now + LEASE), "before it is due");
+    claim(store, "never", LEASE).await.map(drop)
+}
+
+async fn a_refresh_is_pulled_earlier_never_later(store: &Store) -> Result<(), StoreError> {
+    let now = now(store).await?;
+    won(store.commit(ConnectionWrite { refresh_at: Some(now + 2 * LEASE), ..write("a", None, 7) }).await?);
+    won(store.commit(write("b", None, 7)).await?);
+    let pull = |account, generation, at| (key(account), Generation(generation), at);
+
+    store.pull_refresh(vec![pull("a", 7, now + LEASE), pull("b", 7, now)]).await?;
+    store.pull_refresh(vec![pull("a", 7, now + 3 * LEASE), pull("b", 6, now - LEASE)]).await?;
+    store.pull_refresh(vec![pull("absent", 7, now)]).await?;
+
+    assert_eq!(load(store, "a").await?.refresh_at, Some(now + LEASE));
+    assert_eq!(load(store, "b").await?.refresh_at, Some(now));
+    Ok(())
+}
+
+async fn lists_are_ordered_and_paged(store: &Store) -> Result<(), StoreError> {
+    for role in ["service_user", "developer/zoe", "developer/ana", "service_principal"] {
+        let key = ConnectionKey { account: name("acme"), role: Role::parse(role).expect("a role") };
+        let live = role != "developer/zoe";
+        won(store.commit(ConnectionWrite { key, live, ..write("acme", None, 1) }).await?);
+    }
+    won(store.commit(write("other", None, 1)).await?);
+    let roles =
+        |rows: Vec<ConnectionRow>| rows.iter().map(|row| row.key.role.to_string()).collect::<Vec<_>>();
+
+    let first = roles(store.connections(&name("acme"), None, 2).await?);
+    let rest = roles(store.connections(&name("acme"), Some("developer/zoe"), 10).await?);
+
+    assert_eq!(first, ["developer/ana", "developer/zoe"]);
+    assert_eq!(rest, ["service_principal", "service_user"]);
+    Ok(())
+}
+
+async fn a_store_that_works_can_be_probed_and_compacted(store: &Store) -> Result<(), StoreError> {
+    store.probe().await?;
+    store.compact().await
+}
+
+async fn now(store: &Store) -> Result<Timestamp, StoreError> {
+    Ok(store.connection(&key("nobody")).await?.store_now)
+}
+
+async fn load(store: &Store, account: &str) -> Result<ConnectionRow, StoreError> {
+    Ok(store.connection(&key(account)).await?.row.expect("was written"))
+}
+
+async fn claim(store: &Store, account: &str, lease: Duration) -> Result<Claimed, StoreError> {
+    match store.claim(&key(account), lease).await? {
+        Claim::Won(claimed) => Ok(*claimed),
+        other => panic!("{account} should be free: {other:?}"),
+    }
+}
+
+async fn fail(store: &Store, claimed: &Claimed, retry_at: Timestamp) -> Result<Cas, StoreError> {
+    let (row, failure) = (&claimed.row, failure(claimed.store_now));
+    let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
+    store.record_failure(Verdict { key, generation, fence, failure, retry_at }).await
+}
+
+async fn due(store: &Store, account: &str, generation: i64) -> Result<ConnectionWrite, StoreError> {
+    let refresh_at = Some(now(store).await?);
+    Ok(ConnectionWrite { refresh_at, ..write(account, None, generation) })
+}
+
+fn won(cas: Cas) {
+    assert_eq!(cas, Cas::Won);
+}
+
+fn write(account: &str, expected: Option<i64>, generation: i64) -> ConnectionWrite {
+    ConnectionWrite {
+        key: key(account),
+        expected: expected.map(Generation),
+        generation: Generation(generation),
+        sealed: format!("sealed {generation}").into(),
+        live: true,
+        refresh_at: None,
+    }
+}
+
+fn failure(since: Timestamp) -> Failure {
+    // Stores keep microseconds.
+    let since = Timestamp::from_microsecond(since.as_microsecond()).expect("was a time");
+    Failure { reason: Reason::RelinkRequired, code: Some(50173), since, count: 2 }
+}
+
+fn key(account: &str) -> ConnectionKey {
+    ConnectionKey { account: name(account), role: Role::ServiceUser }
+}
+
+fn name<T: std::str::FromStr<Err = InvalidName>>(text: &str) -> T {
+    text.parse().expect("a valid name")
+}
+
+/// Longer than any part of the suite takes.
+const LEASE: Duration = Duration::from_mins(10);

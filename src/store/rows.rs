@@ -1,0 +1,153 @@
+//! Rows as a store keeps them: sealed bytes, and beside them what it needs to find and schedule them.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::connection::{ConnectionKey, Failure};
+use crate::ids::{AccountId, Generation, LinkId};
+
+/// How a compare-and-swap ended. Losing is no error: look again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum Cas {
+    Won,
+    Lost,
+}
+
+/// A row, and what the store's clock said when it was read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Loaded<T> {
+    pub row: T,
+    pub store_now: Timestamp,
+}
+
+#[derive(Clone, Eq, PartialEq)]
+pub struct ConnectionRow {
+    pub key: ConnectionKey,
+    pub generation: Generation,
+    pub sealed: Vec<u8>,
+    /// False for the tombstone of a disconnected connection.
+    pub live: bool,
+    /// When it is due, unless something stands in the way. `None`: only on demand.
+    pub refresh_at: Option<Timestamp>,
+    /// Paused until then.
+    pub retry_at: Option<Timestamp>,
+    pub failure: Option<Failure>,
+    pub lease_until: Option<Timestamp>,
+    /// Grows with each lease and names it.
+    pub fence: i64,
+}
+
+#[derive(Clone, Eq, PartialEq)]
+pub struct ConnectionWrite {
+    pub key: ConnectionKey,
+    /// The generation that was seen; `None`: there was no row, not even a tombstone.
+    pub expected: Option<Generation>,
+    pub generation: Generation,
+    pub sealed: Vec<u8>,
+    pub live: bool,
+    pub refresh_at: Option<Timestamp>,
+}
+
+/// A connection whose lease is ours: `row.fence` names it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Claimed {
+    pub row: ConnectionRow,
+    pub store_now: Timestamp,
+}
+
+/// How a claim on demand ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Claim {
+    Won(Box<Claimed>),
+    /// Never linked, or disconnected: then with its tombstone.
+    Absent(Option<Box<ConnectionRow>>),
+    /// Somebody refreshes it already.
+    Leased {
+        until: Timestamp,
+    },
+    Paused {
+        until: Timestamp,
+        failure: Option<Failure>,
+    },
+}
+
+/// What a failed refresh leaves behind, under the lease it had.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    pub key: ConnectionKey,
+    pub generation: Generation,
+    pub fence: i64,
+    pub failure: Failure,
+    /// Paused until then.
+    pub retry_at: Timestamp,
+}
+
+#[derive(Clone, Eq, PartialEq)]
+pub struct LinkRow {
+    pub id: LinkId,
+    pub key: ConnectionKey,
+    pub state_hash: String,
+    pub version: i64,
+    /// False once it connected or ended.
+    pub open: bool,
+    pub expires_at: Timestamp,
+    pub sealed: Vec<u8>,
+}
+
+/// The version a link must still have, and what it shall become.
+pub type LinkWrite = (i64, LinkRow);
+
+#[derive(Clone, Eq, PartialEq)]
+pub struct IntegrationRow {
+    pub account: AccountId,
+    pub version: i64,
+    pub sealed: Vec<u8>,
+}
+
+impl Cas {
+    /// Won if both were.
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::Won { other } else { Self::Lost }
+    }
+
+    pub(super) fn of_changed_rows(changed: usize) -> Self {
+        if changed == 0 { Self::Lost } else { Self::Won }
+    }
+}
+
+impl ConnectionWrite {
+    /// A generation that does not grow would let an old answer pass for a new one.
+    pub(super) fn assert_grows(&self) {
+        assert!(self.expected < Some(self.generation), "the generation of {} must grow", self.key);
+    }
+}
+
+/// Sealed bytes are no secret, but kilobytes of them help nobody.
+macro_rules! debug_without_sealed {
+    ($row:ident { $($field:ident),* }) => {
+        impl fmt::Debug for $row {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($row))
+                    $(.field(stringify!($field), &self.$field))*
+                    .field("sealed_len", &self.sealed.len())
+                    .finish()
+            }
+        }
+    };
+}
+
+debug_without_sealed!(ConnectionRow {
+    key,
+    generation,
+    live,
+    refresh_at,
+    retry_at,
+    failure,
+    lease_until,
+    fence
+});
+debug_without_sealed!(ConnectionWrite { key, expected, generation, live, refresh_at });
+debug_without_sealed!(LinkRow { id, key, state_hash, version, open, expires_at });
+debug_without_sealed!(IntegrationRow { account, version });

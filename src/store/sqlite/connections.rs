@@ -1,0 +1,114 @@
+//! Rows of connections: read, list, compare-and-swap.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+
+use super::columns::{micros, time};
+use crate::connection::{ConnectionKey, Role};
+use crate::ids::{AccountId, Generation};
+use crate::store::rows::{Cas, ConnectionRow, ConnectionWrite};
+
+pub(in crate::store) fn load(
+    tx: &Transaction<'_>,
+    key: &ConnectionKey,
+) -> rusqlite::Result<Option<ConnectionRow>> {
+    let row = tx
+        .prepare_cached(
+            "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
+             FROM connections WHERE account = ?1 AND role = ?2",
+        )?
+        .query_row(params![key.account.as_str(), key.role.to_string()], read)
+        .optional()?;
+    Ok(row.flatten())
+}
+
+pub(in crate::store) fn list(
+    tx: &Transaction<'_>,
+    account: &AccountId,
+    after: &str,
+    limit: usize,
+) -> rusqlite::Result<Vec<ConnectionRow>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
+         FROM connections WHERE account = ?1 AND role > ?2 ORDER BY role",
+    )?;
+    let rows = statement.query_map([account.as_str(), after], read)?;
+    // The limit counts what is returned, so that an ignored row does not look like the list's end.
+    rows.filter_map(Result::transpose).take(limit).collect()
+}
+
+pub(in crate::store) fn commit(tx: &Transaction<'_>, write: &ConnectionWrite) -> rusqlite::Result<Cas> {
+    let role = write.key.role.to_string();
+    let (account, refresh_at) = (write.key.account.as_str(), write.refresh_at.map(micros));
+    let changed = match write.expected {
+        None => tx
+            .prepare_cached(
+                "INSERT INTO connections (account, role, generation, sealed, live, refresh_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (account, role) DO NOTHING",
+            )?
+            .execute(params![account, role, write.generation.0, write.sealed, write.live, refresh_at])?,
+        Some(expected) => tx
+            .prepare_cached(
+                "UPDATE connections
+                 SET generation = ?3, sealed = ?4, live = ?5, refresh_at = ?6,
+                     retry_at = NULL, failure = NULL, lease_holder = NULL, lease_until = NULL
+                 WHERE account = ?1 AND role = ?2 AND generation = ?7",
+            )?
+            .execute(params![
+                account,
+                role,
+                write.generation.0,
+                write.sealed,
+                write.live,
+                refresh_at,
+                expected.0
+            ])?,
+    };
+    Ok(Cas::of_changed_rows(changed))
+}
+
+pub(in crate::store) fn clear_pause(tx: &Transaction<'_>, account: &AccountId) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE connections SET retry_at = NULL, failure = NULL WHERE account = ?1 AND live = 1
+         AND (retry_at IS NOT NULL OR failure IS NOT NULL)",
+    )?
+    .execute([account.as_str()])
+    .map(drop)
+}
+
+pub(in crate::store) fn pull_refresh(
+    tx: &Transaction<'_>,
+    key: &ConnectionKey,
+    generation: Generation,
+    refresh_at: Timestamp,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE connections SET refresh_at = ?4
+         WHERE account = ?1 AND role = ?2 AND generation = ?3 AND live = 1
+           AND (refresh_at IS NULL OR refresh_at > ?4)",
+    )?
+    .execute(params![key.account.as_str(), key.role.to_string(), generation.0, micros(refresh_at)])
+    .map(drop)
+}
+
+/// `None` for a row that names no connection: it cannot be one of ours.
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<ConnectionRow>> {
+    let (account, role) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+    let (Ok(account), Some(role)) = (account.parse(), Role::parse(role)) else {
+        tracing::warn!("a row of the store names no connection and is ignored");
+        return Ok(None);
+    };
+    let failure: Option<String> = row.get(7)?;
+    Ok(Some(ConnectionRow {
+        key: ConnectionKey { account, role },
+        generation: Generation(row.get(2)?),
+        sealed: row.get(3)?,
+        live: row.get(4)?,
+        refresh_at: row.get::<_, Option<i64>>(5)?.map(time),
+        retry_at: row.get::<_, Option<i64>>(6)?.map(time),
+        // For people only. An unreadable one is as good as none.
+        failure: failure.and_then(|failure| serde_json::from_str(&failure).ok()),
+        lease_until: row.get::<_, Option<i64>>(8)?.map(time),
+        fence: row.get(9)?,
+    }))
+}

@@ -1,0 +1,105 @@
+//! Leases: who may refresh a connection now, and the verdict of whoever did.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Transaction, params};
+
+use super::At;
+use super::columns::{limit, micros, time};
+use super::connections::{load, read};
+use crate::clock::later;
+use crate::connection::ConnectionKey;
+use crate::store::rows::{Cas, Claim, Claimed, ConnectionRow, Verdict};
+
+pub(in crate::store) fn claim(at: &At<'_>, key: &ConnectionKey, lease: Duration) -> rusqlite::Result<Claim> {
+    let mut row = match load(at.tx, key)? {
+        Some(row) if row.live => row,
+        tombstone => return Ok(Claim::Absent(tombstone.map(Box::new))),
+    };
+    if let Some(until) = row.lease_until.filter(|until| at.now < *until) {
+        return Ok(Claim::Leased { until });
+    }
+    if let Some(until) = row.retry_at.filter(|until| at.now < *until) {
+        return Ok(Claim::Paused { until, failure: row.failure });
+    }
+    let until = later(at.now, lease);
+    row.fence = at
+        .tx
+        .prepare_cached(
+            "UPDATE connections SET lease_holder = ?3, lease_until = ?4, fence = fence + 1
+             WHERE account = ?1 AND role = ?2 RETURNING fence",
+        )?
+        .query_row(params![key.account.as_str(), key.role.to_string(), at.holder, micros(until)], |row| {
+            row.get(0)
+        })?;
+    row.lease_until = Some(time(micros(until)));
+    Ok(Claim::Won(Box::new(Claimed { row, store_now: at.now })))
+}
+
+pub(in crate::store) fn claim_due(
+    at: &At<'_>,
+    rows: usize,
+    lease: Duration,
+) -> rusqlite::Result<Vec<Claimed>> {
+    let mut statement = at.tx.prepare_cached(CLAIM_DUE)?;
+    let until = micros(later(at.now, lease));
+    let rows = statement.query_map(params![micros(at.now), limit(rows), at.holder, until], read)?;
+    let mut rows: Vec<ConnectionRow> = rows.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;
+    // RETURNING promises no order.
+    rows.sort_by_key(|row| row.refresh_at);
+    Ok(rows.into_iter().map(|row| Claimed { row, store_now: at.now }).collect())
+}
+
+pub(in crate::store) fn next_due(tx: &Transaction<'_>) -> rusqlite::Result<Option<Timestamp>> {
+    let due: Option<i64> = tx.prepare_cached(NEXT_DUE)?.query_row([], |row| row.get(0))?;
+    Ok(due.map(time))
+}
+
+pub(in crate::store) fn record_failure(tx: &Transaction<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
+    let failure = serde_json::to_string(&verdict.failure).expect("a failure is plain data");
+    let changed = tx
+        .prepare_cached(
+            "UPDATE connections
+             SET failure = ?5, retry_at = ?6, lease_holder = NULL, lease_until = NULL
+             WHERE account = ?1 AND role = ?2 AND generation = ?3 AND fence = ?4 AND live = 1",
+        )?
+        .execute(params![
+            verdict.key.account.as_str(),
+            verdict.key.role.to_string(),
+            verdict.generation.0,
+            verdict.fence,
+            failure,
+            micros(verdict.retry_at)
+        ])?;
+    Ok(Cas::of_changed_rows(changed))
+}
+
+pub(in crate::store) fn release(
+    tx: &Transaction<'_>,
+    key: &ConnectionKey,
+    fence: i64,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE connections SET lease_holder = NULL, lease_until = NULL
+         WHERE account = ?1 AND role = ?2 AND fence = ?3",
+    )?
+    .execute(params![key.account.as_str(), key.role.to_string(), fence])
+    .map(drop)
+}
+
+/// Voids all leases: this process is the only one, so their holders are dead.
+pub(super) fn clear(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute(
+        "UPDATE connections SET lease_holder = NULL, lease_until = NULL WHERE lease_until IS NOT NULL",
+        [],
+    )
+    .map(drop)
+}
+
+/// `due_at` is the latest of refresh, pause and lease, so that what may not run yet is not even seen.
+pub(in crate::store) const CLAIM_DUE: &str = "
+UPDATE connections SET lease_holder = ?3, lease_until = ?4, fence = fence + 1
+WHERE rowid IN (SELECT rowid FROM connections WHERE live = 1 AND due_at <= ?1 ORDER BY due_at LIMIT ?2)
+RETURNING account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence";
+pub(in crate::store) const NEXT_DUE: &str = "SELECT min(due_at) FROM connections WHERE live = 1";

@@ -1,0 +1,94 @@
+//! Which part of the emulator answers a request, and the record of it.
+//!
+//! By host behind the proxy; by path on localhost, where all hosts are one.
+
+use crate::call::{Answer, Call, Door, text, value_of};
+use crate::hosts::{self, Role};
+use crate::record::Recorded;
+use crate::state::Shared;
+use crate::{control, devops, entra, random};
+
+/// Answers a request and keeps a record of it. Control calls are not recorded.
+pub(crate) async fn answer(shared: &Shared, mut call: Call) -> Answer {
+    let is_control = call.segments.first().is_some_and(|first| first == "_emu");
+    match call.door {
+        Door::Control => return control::answer(shared, &call).await,
+        Door::Https if is_control => return control::answer(shared, &call).await,
+        Door::Proxy | Door::Https | Door::Browser => {}
+    }
+    record(shared, &mut call);
+    let n = call.n;
+    let answer = route(shared, call).await;
+    shared.state().log.answered(n, answer.status().as_u16());
+    answer
+}
+
+async fn route(shared: &Shared, mut call: Call) -> Answer {
+    match call.door {
+        Door::Browser => entra::answer_browser(shared, &call),
+        Door::Proxy => match hosts::role(&call.host) {
+            Some(Role::Entra) => entra::answer(shared, &call).await,
+            Some(Role::Devops) => devops::answer(shared, &call).await,
+            Some(Role::Profile) => devops::answer_profile(shared, &call),
+            Some(Role::LegacyDevops(organization)) => {
+                call.segments.insert(0, organization);
+                if call
+                    .segments
+                    .get(1)
+                    .is_some_and(|part| part == "DefaultCollection")
+                {
+                    call.segments.remove(1);
+                }
+                devops::answer(shared, &call).await
+            }
+            None => text(404, "no such host\n"),
+        },
+        Door::Https | Door::Control => match call.segments().as_slice() {
+            [_, "oauth2" | "v2.0" | "discovery", ..] => entra::answer(shared, &call).await,
+            ["_apis", ..] => devops::answer_profile(shared, &call),
+            _ => devops::answer(shared, &call).await,
+        },
+    }
+}
+
+pub(crate) fn record(shared: &Shared, call: &mut Call) {
+    let form = call.form();
+    let access_token = devops::credential(call).map(|token| random::fingerprint(&token));
+    let authorization = call
+        .header("authorization")
+        .and_then(|value| value.split(' ').next());
+    let recorded = Recorded {
+        n: 0,
+        time: shared.clock.now(),
+        door: call.door.as_str(),
+        host: call.host.clone(),
+        method: call.method.to_string(),
+        path: call.path.clone(),
+        query: call.query.iter().map(redacted).collect(),
+        user_agent: call.header("user-agent").map(str::to_owned),
+        authorization: authorization.map(str::to_owned),
+        access_token,
+        grant_type: value_of(&form, "grant_type").map(str::to_owned),
+        client_id: value_of(&form, "client_id")
+            .or(call.query("client_id"))
+            .map(str::to_owned),
+        status: None,
+        token: None,
+    };
+    shared.record(call, recorded);
+}
+
+fn redacted((name, value): &(String, String)) -> (String, String) {
+    let is_secret = matches!(
+        name.as_str(),
+        "code" | "client_secret" | "refresh_token" | "code_verifier"
+    );
+    (
+        name.clone(),
+        if is_secret {
+            "…".to_owned()
+        } else {
+            value.clone()
+        },
+    )
+}

@@ -1,0 +1,254 @@
+//! The switches that make the emulator misbehave, and the list of those which are on.
+//!
+//! A switch with a `count` turns itself off after that many answers; the others stay until the
+//! faults are cleared. State changes (`user.disable` and so on) are not undone by clearing.
+
+use serde::{Deserialize, Serialize};
+
+/// One switch. In JSON: `{"switch": "entra.429", "retry_after": 5, "count": 1}`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "switch", deny_unknown_fields)]
+pub enum Fault {
+    /// The token endpoint answers with this error instead of evaluating the request.
+    #[serde(rename = "entra.error")]
+    EntraError {
+        code: u32,
+        #[serde(default)]
+        error: Option<String>,
+        #[serde(default)]
+        suberror: Option<String>,
+        #[serde(default)]
+        claims: Option<String>,
+        #[serde(default)]
+        http: Option<u16>,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    #[serde(rename = "entra.429")]
+    EntraThrottle {
+        #[serde(default)]
+        retry_after: Option<u64>,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    #[serde(rename = "entra.5xx")]
+    EntraOutage {
+        #[serde(default)]
+        status: Option<u16>,
+        #[serde(default)]
+        retry_after: Option<u64>,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Token requests are taken and never answered, nor evaluated, until released.
+    #[serde(rename = "entra.hang")]
+    EntraHang {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Token requests are evaluated and recorded; their answers wait until released.
+    #[serde(rename = "entra.hold")]
+    EntraHold {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// 200 with a page, as a proxy in between would answer.
+    #[serde(rename = "entra.html")]
+    EntraHtml {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Claims of the next id tokens, as given.
+    #[serde(rename = "entra.id_token")]
+    IdToken {
+        #[serde(default)]
+        tid: Option<String>,
+        #[serde(default)]
+        aud: Option<String>,
+        #[serde(default)]
+        nonce: Option<String>,
+        #[serde(default)]
+        iss: Option<String>,
+        /// Unix seconds.
+        #[serde(default)]
+        exp: Option<i64>,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    #[serde(rename = "entra.no_refresh_token")]
+    NoRefreshToken {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// The lifetime of new access tokens.
+    #[serde(rename = "entra.expires_in")]
+    ExpiresIn { seconds: u64 },
+    /// `login_hint` signs that user in without a page.
+    #[serde(rename = "entra.automatic")]
+    AutomaticSignIn {},
+    /// How Azure DevOps refuses a bad token: 401, 203 or 302. `always` says so even to those
+    /// who sent `X-TFS-FedAuthRedirect: Suppress`.
+    #[serde(rename = "ado.signin_mode")]
+    SignInMode {
+        status: u16,
+        #[serde(default)]
+        always: bool,
+    },
+    /// 429, or with `delayed` a 200 which asks to slow down.
+    #[serde(rename = "ado.throttle")]
+    DevopsThrottle {
+        #[serde(default)]
+        retry_after: Option<u64>,
+        #[serde(default)]
+        delayed: bool,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Azure DevOps (REST and git) answers with this status and a page.
+    #[serde(rename = "ado.5xx")]
+    DevopsOutage {
+        #[serde(default)]
+        status: Option<u16>,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    #[serde(rename = "ado.hang")]
+    DevopsHang {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Lists leave out repositories that the caller may not read.
+    #[serde(rename = "ado.hide_denied")]
+    HideDenied {},
+    /// Git speaks protocol version 2 when asked to.
+    #[serde(rename = "git.v2")]
+    GitV2 {},
+    /// All refresh tokens of the user so far are refused (50173).
+    #[serde(rename = "user.revoke")]
+    UserRevoke { upn: String },
+    #[serde(rename = "user.disable")]
+    UserDisable { upn: String },
+    #[serde(rename = "user.enable")]
+    UserEnable { upn: String },
+    /// The user's consent is gone (65001), until the next sign-in.
+    #[serde(rename = "consent.delete")]
+    ConsentDelete { upn: String },
+    /// All secrets of the app expire now.
+    #[serde(rename = "secret.expire")]
+    SecretExpire { client_id: String },
+}
+
+impl Fault {
+    fn count(&self) -> Option<u32> {
+        match self {
+            Self::EntraError { count, .. }
+            | Self::EntraThrottle { count, .. }
+            | Self::EntraOutage { count, .. }
+            | Self::EntraHang { count }
+            | Self::EntraHold { count }
+            | Self::EntraHtml { count }
+            | Self::IdToken { count, .. }
+            | Self::NoRefreshToken { count }
+            | Self::DevopsThrottle { count, .. }
+            | Self::DevopsOutage { count, .. }
+            | Self::DevopsHang { count } => *count,
+            Self::ExpiresIn { .. }
+            | Self::AutomaticSignIn {}
+            | Self::SignInMode { .. }
+            | Self::HideDenied {}
+            | Self::GitV2 {}
+            | Self::UserRevoke { .. }
+            | Self::UserDisable { .. }
+            | Self::UserEnable { .. }
+            | Self::ConsentDelete { .. }
+            | Self::SecretExpire { .. } => None,
+        }
+    }
+}
+
+/// The switches that are on, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<Active>);
+
+#[derive(Debug)]
+struct Active {
+    fault: Fault,
+    left: Option<u32>,
+}
+
+impl Faults {
+    pub(crate) fn switch_on(&mut self, fault: Fault) {
+        let left = fault.count();
+        if left != Some(0) {
+            self.0.push(Active { fault, left });
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Switches off those that match.
+    pub(crate) fn remove(&mut self, matches: impl Fn(&Fault) -> bool) {
+        self.0.retain(|active| !matches(&active.fault));
+    }
+
+    /// The newest switch that matches, without using it up.
+    pub(crate) fn find(&self, matches: impl Fn(&Fault) -> bool) -> Option<&Fault> {
+        self.0
+            .iter()
+            .rev()
+            .map(|active| &active.fault)
+            .find(|fault| matches(fault))
+    }
+
+    /// The oldest switch that matches, used once.
+    pub(crate) fn take(&mut self, matches: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let index = self.0.iter().position(|active| matches(&active.fault))?;
+        let active = &mut self.0[index];
+        let fault = active.fault.clone();
+        if let Some(left) = &mut active.left {
+            *left -= 1;
+            if *left == 0 {
+                self.0.remove(index);
+            }
+        }
+        Some(fault)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Fault> {
+        self.0.iter().map(|active| active.fault.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_switch_turns_itself_off() {
+        let mut faults = Faults::default();
+        faults.switch_on(Fault::EntraHtml { count: Some(2) });
+        let is_html = |fault: &Fault| matches!(fault, Fault::EntraHtml { .. });
+
+        assert!(faults.take(is_html).is_some());
+        assert!(faults.take(is_html).is_some());
+        assert!(faults.take(is_html).is_none());
+    }
+
+    #[test]
+    fn a_switch_is_named_as_in_the_contract() {
+        let text = r#"{"switch":"entra.error","code":700082,"suberror":"bad_token","count":1}"#;
+        let fault: Fault = serde_json::from_str(text).unwrap();
+
+        assert!(matches!(
+            fault,
+            Fault::EntraError {
+                code: 700_082,
+                count: Some(1),
+                ..
+            }
+        ));
+        assert!(serde_json::from_str::<Fault>(r#"{"switch":"git.v2","x":1}"#).is_err());
+    }
+}

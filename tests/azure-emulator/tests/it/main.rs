@@ -1,0 +1,8 @@
+//! The emulator from outside: over its proxy, with its authority, as clients see it.
+
+mod control;
+mod devops;
+mod faults;
+mod git;
+mod support;
+mod tokens;

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::call::{Answer, Call, Door, text};
 use crate::dispatch;
@@ -31,6 +32,7 @@ pub(crate) struct Doors {
     pub(crate) shared: Arc<Shared>,
     pub(crate) tls: TlsAcceptor,
     pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Doors {
@@ -45,7 +47,7 @@ impl Doors {
             let Ok((stream, _)) = accepted else { continue };
             let _ = stream.set_nodelay(true);
             let doors = self.clone();
-            tokio::spawn(async move {
+            self.tasks.spawn(async move {
                 tokio::select! {
                     () = doors.stop.cancelled() => {}
                     // What goes wrong on a connection is the client's to see.
@@ -101,7 +103,7 @@ impl Doors {
             return text(403, "this proxy leads only to the hosts it plays itself\n");
         };
         let (host, doors) = (host.to_owned(), self.clone());
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             tokio::select! {
                 () = doors.stop.cancelled() => {}
                 _ = doors.tunnel(request, host) => {}

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::control::Change;
 use crate::doors::Doors;
 use crate::fault::Fault;
-use crate::keys::SigningKey;
+use crate::keys::Keys;
 use crate::record::{Recorded, TokenRequest};
 use crate::state::{Parts, Shared};
 use crate::world::World;
@@ -76,8 +76,6 @@ pub enum StartError {
     NotLoopback(IpAddr),
     #[error("the certificate authority cannot be set up")]
     Authority(#[from] AuthorityError),
-    #[error("no signing key could be made")]
-    Key,
     #[error("the repositories cannot be made")]
     Repositories(#[source] std::io::Error),
     #[error("cannot listen on {address}")]
@@ -113,8 +111,11 @@ impl Emulator {
             (own.0.clone(), Some(own))
         };
         let repositories = data_dir.join("repositories");
-        seeding::make_repositories(&options.world, &repositories)
-            .map_err(StartError::Repositories)?;
+        // In a directory of its own nobody looks for a repository before it is asked for.
+        if own_directory.is_none() {
+            seeding::make_repositories(&options.world, &repositories)
+                .map_err(StartError::Repositories)?;
+        }
         let authority = match &options.ca_dir {
             Some(directory) => Authority::load_or_make(directory)?,
             None => Authority::make()?,
@@ -123,18 +124,18 @@ impl Emulator {
         let shared = Arc::new(Shared::new(Parts {
             world: options.world,
             clock: Clock::new(options.clock_start),
-            key: SigningKey::make().map_err(|_| StartError::Key)?,
+            keys: Keys::new(),
             seed: options.seed,
             data_dir: repositories,
             authority_pem: authority.pem().to_owned(),
         }));
-        let stop = CancellationToken::new();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let doors = Doors {
             shared: Arc::clone(&shared),
             tls: TlsAcceptor::from(authority.server_config()?),
             stop: stop.clone(),
+            tasks: tasks.clone(),
         };
-        let tasks = TaskTracker::new();
         let open = async |port: u16, door: Door| -> Result<SocketAddr, StartError> {
             let (listener, address) = listen(SocketAddr::new(options.bind, port)).await?;
             tasks.spawn(doors.clone().serve(listener, door));

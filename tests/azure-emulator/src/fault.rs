@@ -73,6 +73,8 @@ pub enum Fault {
         #[serde(default)]
         exp: Option<i64>,
         #[serde(default)]
+        bad_signature: bool,
+        #[serde(default)]
         count: Option<u32>,
     },
     #[serde(rename = "entra.no_refresh_token")]
@@ -83,6 +85,18 @@ pub enum Fault {
     /// The lifetime of new access tokens.
     #[serde(rename = "entra.expires_in")]
     ExpiresIn { seconds: u64 },
+    /// `expires_in` is a text, as some answers of Entra had it.
+    #[serde(rename = "entra.expires_in_text")]
+    ExpiresInText {},
+    /// New tokens are signed with a new key; the old one stays published.
+    #[serde(rename = "entra.rotate_keys")]
+    RotateKeys {},
+    /// Discovery and keys answer 503.
+    #[serde(rename = "entra.discovery_5xx")]
+    DiscoveryOutage {
+        #[serde(default)]
+        count: Option<u32>,
+    },
     /// `login_hint` signs that user in without a page.
     #[serde(rename = "entra.automatic")]
     AutomaticSignIn {},
@@ -109,6 +123,15 @@ pub enum Fault {
     DevopsOutage {
         #[serde(default)]
         status: Option<u16>,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Azure DevOps answers with this error, such as 403 VS403463.
+    #[serde(rename = "ado.error")]
+    DevopsError {
+        status: u16,
+        message: String,
+        type_key: String,
         #[serde(default)]
         count: Option<u32>,
     },
@@ -139,6 +162,19 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The next token request is answered with this AADSTS code in its usual form.
+    pub fn next_error(code: u32) -> Self {
+        let (error, suberror, claims, http) = (None, None, None, None);
+        Self::EntraError {
+            code,
+            error,
+            suberror,
+            claims,
+            http,
+            count: Some(1),
+        }
+    }
+
     fn count(&self) -> Option<u32> {
         match self {
             Self::EntraError { count, .. }
@@ -151,8 +187,12 @@ impl Fault {
             | Self::NoRefreshToken { count }
             | Self::DevopsThrottle { count, .. }
             | Self::DevopsOutage { count, .. }
+            | Self::DevopsError { count, .. }
+            | Self::DiscoveryOutage { count }
             | Self::DevopsHang { count } => *count,
             Self::ExpiresIn { .. }
+            | Self::ExpiresInText {}
+            | Self::RotateKeys {}
             | Self::AutomaticSignIn {}
             | Self::SignInMode { .. }
             | Self::HideDenied {}

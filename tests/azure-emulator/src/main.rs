@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Entra ID, Azure DevOps REST and Azure Repos on loopback, for tests and demos.
 ///
-/// Set HTTPS_PROXY to the proxy's address and trust the authority's certificate; then the real
+/// Set `HTTPS_PROXY` to the proxy's address and trust the authority's certificate; then the real
 /// addresses (login.microsoftonline.com, dev.azure.com) lead here. Nothing is forwarded.
 #[derive(Parser)]
 #[command(name = "azure-emulator", version)]
@@ -58,7 +58,7 @@ struct Serve {
     /// Tokens and their lifetimes follow from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Written when everything is ready: AZURE_EMULATOR_PROXY=… and so on, one a line.
+    /// Written when everything is ready: `AZURE_EMULATOR_PROXY=…` and so on, one a line.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }

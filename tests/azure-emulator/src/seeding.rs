@@ -16,12 +16,19 @@ pub(crate) fn make_repositories(world: &World, data_dir: &Path) -> io::Result<()
         .iter()
         .flat_map(|organization| &organization.projects);
     for repository in projects.flat_map(|project| &project.repositories) {
-        let directory = data_dir.join(format!("{}.git", repository.id));
-        if !directory.exists() {
-            make(repository, &directory)?;
-        }
+        make_repository(repository, data_dir)?;
     }
     Ok(())
+}
+
+/// Makes one, unless it is there.
+pub(crate) fn make_repository(repository: &Repository, data_dir: &Path) -> io::Result<()> {
+    let directory = data_dir.join(format!("{}.git", repository.id));
+    if directory.exists() {
+        Ok(())
+    } else {
+        make(repository, &directory)
+    }
 }
 
 fn make(repository: &Repository, directory: &Path) -> io::Result<()> {

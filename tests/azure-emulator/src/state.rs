@@ -16,7 +16,7 @@ use crate::call::Call;
 use crate::clock::Clock;
 use crate::fault::{Fault, Faults};
 use crate::gate::Gate;
-use crate::keys::SigningKey;
+use crate::keys::Keys;
 use crate::random::Random;
 use crate::record::{Log, Recorded};
 use crate::world::{World, same};
@@ -25,7 +25,9 @@ use crate::world::{World, same};
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) gate: Gate,
-    pub(crate) key: SigningKey,
+    pub(crate) keys: Keys,
+    /// Made one at a time, and only when they are needed.
+    pub(crate) seeding: tokio::sync::Mutex<()>,
     /// Where the repositories are.
     pub(crate) data_dir: PathBuf,
     pub(crate) authority_pem: String,
@@ -42,8 +44,6 @@ pub(crate) struct State {
     pub(crate) access_tokens: HashMap<String, AccessToken>,
     /// Pairs of object id and client id.
     pub(crate) consents: HashSet<(String, String)>,
-    /// Refresh tokens issued to an object id at or before this time are refused.
-    pub(crate) revoked_at: HashMap<String, Timestamp>,
 }
 
 /// Who a token speaks for.
@@ -100,7 +100,7 @@ pub(crate) struct AccessToken {
 pub(crate) struct Parts {
     pub(crate) world: World,
     pub(crate) clock: Clock,
-    pub(crate) key: SigningKey,
+    pub(crate) keys: Keys,
     pub(crate) seed: u64,
     pub(crate) data_dir: PathBuf,
     pub(crate) authority_pem: String,
@@ -117,12 +117,12 @@ impl Shared {
             refresh_tokens: HashMap::new(),
             access_tokens: HashMap::new(),
             consents: HashSet::new(),
-            revoked_at: HashMap::new(),
         };
         Self {
             clock: parts.clock,
             gate: Gate::new(),
-            key: parts.key,
+            keys: parts.keys,
+            seeding: tokio::sync::Mutex::new(()),
             data_dir: parts.data_dir,
             authority_pem: parts.authority_pem,
             state: Mutex::new(state),
@@ -147,7 +147,7 @@ impl Shared {
         let now = self.clock.now();
         let mut state = self.state();
         match fault {
-            Fault::UserRevoke { upn } => state.revoke(&upn, now),
+            Fault::UserRevoke { upn } => state.revoke(&upn),
             Fault::UserDisable { upn } => state.enable(&upn, false),
             Fault::UserEnable { upn } => state.enable(&upn, true),
             Fault::ConsentDelete { upn } => {
@@ -164,6 +164,7 @@ impl Shared {
                         .for_each(|secret| secret.expires_at = Some(now));
                 }
             }
+            Fault::RotateKeys {} => self.keys.rotate(),
             other => state.faults.switch_on(other),
         }
     }
@@ -190,7 +191,7 @@ impl Shared {
 }
 
 impl State {
-    fn revoke(&mut self, upn: &str, now: Timestamp) {
+    fn revoke(&mut self, upn: &str) {
         let Some(oid) = self.world.user(upn).map(|user| user.oid.clone()) else {
             return;
         };
@@ -198,7 +199,6 @@ impl State {
         for token in tokens.filter(|token| token.subject.oid == oid) {
             token.is_revoked = true;
         }
-        self.revoked_at.insert(oid, now);
     }
 
     fn enable(&mut self, upn: &str, enabled: bool) {

@@ -19,6 +19,7 @@ use super::errors;
 use super::repositories::{is_open, visible_project};
 use crate::call::{Answer, Call, json, text};
 use crate::fault::Fault;
+use crate::seeding::make_repository;
 use crate::state::Shared;
 use crate::world::{Organization, Project, Repository};
 
@@ -57,6 +58,13 @@ pub(super) async fn answer(shared: &Shared, call: &Call, organization: &Organiza
             400,
             "TF401041: The Git protocol sent is not as expected (Clients must support multi-ack).",
         );
+    }
+    let made = {
+        let _one_at_a_time = shared.seeding.lock().await;
+        make_repository(repository, &shared.data_dir)
+    };
+    if made.is_err() {
+        return text(500, "the repository cannot be made");
     }
     match backend(shared, call, &caller, &repository.id, &place.rest).await {
         Ok(answer) => answer,

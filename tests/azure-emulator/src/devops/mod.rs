@@ -33,6 +33,15 @@ pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
             "<title>Service unavailable</title>".to_owned(),
         );
     }
+    if let Some(Fault::DevopsError {
+        status,
+        message,
+        type_key,
+        ..
+    }) = shared.take_fault(|fault| matches!(fault, Fault::DevopsError { .. }))
+    {
+        return json(status, &errors::body(&message, &type_key));
+    }
     let throttle = shared.take_fault(|fault| matches!(fault, Fault::DevopsThrottle { .. }));
     let Some(Fault::DevopsThrottle {
         retry_after,

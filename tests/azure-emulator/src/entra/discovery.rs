@@ -58,7 +58,7 @@ pub(super) fn configuration(shared: &Shared, call: &Call, tenant: &str) -> Answe
 pub(super) fn keys(shared: &Shared, call: &Call, tenant: &str) -> Answer {
     let segment = segment(&shared.state().world, tenant);
     match segment {
-        Some(segment) => answer_json(200, &shared.key.jwks(&issuer(&segment))),
+        Some(segment) => answer_json(200, &shared.keys.jwks(&issuer(&segment))),
         None => unknown(shared, call, tenant),
     }
 }

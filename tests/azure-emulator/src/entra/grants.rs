@@ -1,7 +1,7 @@
 //! The grant objects: codes, refresh tokens, and apps that speak for themselves.
 //!
-//! Steps 7 to 10 of the contract's order. Invariant: a code is used up only by a redemption
-//! that succeeds; a refresh token is never used up.
+//! Steps 7 to 10 of the contract's order. Invariant: a code is used up when its own checks
+//! pass, and not by a failed attempt; a refresh token is never used up.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;

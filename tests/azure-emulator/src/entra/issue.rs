@@ -57,6 +57,10 @@ pub(super) fn issue(shared: &Shared, grant: &Grant) -> Issued {
     if expires_in >= LONG_LIVED {
         body["refresh_in"] = json!(expires_in / 2);
     }
+    let as_text = shared.find_fault(|fault| matches!(fault, Fault::ExpiresInText {}));
+    if as_text.is_some() {
+        body["expires_in"] = json!(expires_in.to_string());
+    }
     Issued {
         body,
         access_token,
@@ -108,7 +112,7 @@ fn access_token(shared: &Shared, grant: &Grant, now: Timestamp, expires_in: u64)
         claims["amr"] = json!(["pwd"]);
         claims["ipaddr"] = json!("127.0.0.1");
     }
-    let token = shared.key.sign(&claims);
+    let token = shared.keys.sign(&claims);
     let record = AccessToken {
         subject: subject.clone(),
         client_id: grant.client_id.clone(),
@@ -175,6 +179,7 @@ fn id_token(shared: &Shared, grant: &Grant, now: Timestamp) -> String {
         nonce,
         iss,
         exp,
+        bad_signature,
         ..
     }) = forged
     {
@@ -188,8 +193,13 @@ fn id_token(shared: &Shared, grant: &Grant, now: Timestamp) -> String {
         if let Some(exp) = exp {
             claims["exp"] = json!(exp);
         }
+        if bad_signature {
+            let token = shared.keys.sign(&claims);
+            let (signed, _) = token.rsplit_once('.').expect("a JWT has three parts");
+            return format!("{signed}.{}", shared.state().random.make_text(256));
+        }
     }
-    shared.key.sign(&claims)
+    shared.keys.sign(&claims)
 }
 
 fn later(now: Timestamp, seconds: u64) -> Timestamp {

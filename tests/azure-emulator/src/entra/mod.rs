@@ -18,12 +18,21 @@ use axum::http::Method;
 use self::errors::Refusal;
 
 use crate::call::{Answer, Call, html, text};
+use crate::fault::Fault;
 use crate::state::{Segment, Shared};
 use crate::world::World;
 
 pub(crate) use self::scope::DEVOPS_ID;
 
 pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
+    let is_discovery = call
+        .segments()
+        .iter()
+        .any(|part| matches!(*part, "discovery" | ".well-known"));
+    let outage = |fault: &Fault| matches!(fault, Fault::DiscoveryOutage { .. });
+    if is_discovery && shared.take_fault(outage).is_some() {
+        return text(503, "The service is unavailable");
+    }
     match (call.method.as_str(), call.segments().as_slice()) {
         ("POST", [tenant, "oauth2", "v2.0", "token"]) => token::answer(shared, call, tenant).await,
         ("GET", [tenant, "v2.0", ".well-known", "openid-configuration"]) => {

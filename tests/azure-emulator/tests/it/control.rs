@@ -130,7 +130,7 @@ async fn the_control_api_switches_advances_and_changes() {
 #[tokio::test]
 async fn the_control_api_signs_in() {
     let given = Given::an_emulator().await;
-    let body = json!({ "authorize_url": given.authorize_url(&[]), "user": "ana@contoso.com" });
+    let body = json!({ "authorize_url": Given::authorize_url(&[]), "user": "ana@contoso.com" });
 
     let answer: Value = given
         .control(Method::POST, "sign-in", &body)

@@ -60,7 +60,7 @@ impl Given {
         Self { emulator, client }
     }
 
-    pub(crate) fn authorize_url(&self, changes: &[(&str, &str)]) -> String {
+    pub(crate) fn authorize_url(changes: &[(&str, &str)]) -> String {
         let mut pairs = vec![
             ("client_id", CLIENT),
             ("response_type", "code"),
@@ -83,7 +83,7 @@ impl Given {
     pub(crate) async fn a_code_of(&self, upn: &str) -> String {
         let location = self
             .emulator
-            .sign_in(&self.authorize_url(&[]), upn)
+            .sign_in(&Self::authorize_url(&[]), upn)
             .await
             .unwrap();
         parameter(&location, "code").unwrap()

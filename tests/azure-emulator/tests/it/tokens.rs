@@ -15,7 +15,7 @@ async fn a_person_who_accepts_comes_back_with_code_and_state() {
 
     let location = given
         .emulator
-        .sign_in(&given.authorize_url(&[]), "svc@contoso.com")
+        .sign_in(&Given::authorize_url(&[]), "svc@contoso.com")
         .await
         .unwrap();
 
@@ -30,7 +30,7 @@ async fn a_person_who_declines_comes_back_with_access_denied() {
 
     let location = given
         .emulator
-        .decline(&given.authorize_url(&[]))
+        .decline(&Given::authorize_url(&[]))
         .await
         .unwrap();
 
@@ -44,7 +44,7 @@ async fn a_person_who_declines_comes_back_with_access_denied() {
 #[tokio::test]
 async fn an_unregistered_redirect_uri_gets_a_page_and_no_redirect() {
     let given = Given::an_emulator().await;
-    let url = given.authorize_url(&[("redirect_uri", "http://evil.example/")]);
+    let url = Given::authorize_url(&[("redirect_uri", "http://evil.example/")]);
 
     let page = given
         .emulator
@@ -61,7 +61,7 @@ async fn a_user_of_another_tenant_is_sent_back_with_50020() {
 
     let location = given
         .emulator
-        .sign_in(&given.authorize_url(&[]), "mallory@fabrikam.com")
+        .sign_in(&Given::authorize_url(&[]), "mallory@fabrikam.com")
         .await
         .unwrap();
 
@@ -75,7 +75,7 @@ async fn a_user_of_another_tenant_is_sent_back_with_50020() {
 #[tokio::test]
 async fn the_browser_port_shows_the_page_and_takes_its_form() {
     let given = Given::an_emulator().await;
-    let url = given.authorize_url(&[]).replace(
+    let url = Given::authorize_url(&[]).replace(
         "https://login.microsoftonline.com",
         &given.emulator.browser_url(),
     );
@@ -249,7 +249,7 @@ async fn the_clock_ends_codes_and_refresh_tokens() {
 
     given.emulator.advance(Duration::from_secs(601));
     let late = given.redeem(&code, &[]).await;
-    given.emulator.advance(Duration::from_secs(90 * 86_400));
+    given.emulator.advance(Duration::from_hours(90 * 24));
     let idle = given.refresh(&refresh_token).await;
 
     assert_eq!((late.code(), idle.code()), (70_008, 700_082));

@@ -4,8 +4,10 @@
 //! signs only for the hosts the emulator plays, never for another.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,7 +65,14 @@ impl Authority {
         }
         let made = Self::make()?;
         std::fs::create_dir_all(directory)?;
-        std::fs::write(key, made.issuer.key().serialize_pem())?;
+        let mut file = OpenOptions::new();
+        let mut file = file
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(key)?;
+        file.write_all(made.issuer.key().serialize_pem().as_bytes())?;
         std::fs::write(certificate, &made.pem)?;
         Ok(made)
     }

@@ -56,7 +56,8 @@ pub(crate) fn record(shared: &Shared, call: &mut Call) {
     let access_token = devops::credential(call).map(|token| random::fingerprint(&token));
     let authorization = call
         .header("authorization")
-        .and_then(|value| value.split(' ').next());
+        .and_then(|value| value.split_once(' '));
+    let authorization = authorization.map(|(scheme, _)| scheme);
     let recorded = Recorded {
         n: 0,
         time: shared.clock.now(),

@@ -39,7 +39,8 @@ impl Gate {
         *self.held.borrow()
     }
 
-    /// Whether `n` were held within [`PATIENCE`].
+    /// Whether `n` were held within [`PATIENCE`]. Under a paused clock that is no time at all:
+    /// sockets and paused time do not go together.
     pub(crate) async fn wait_held(&self, n: usize) -> bool {
         let mut held = self.held.subscribe();
         let reached = held.wait_for(|held| *held >= n);

@@ -40,7 +40,7 @@ pub struct TokenRequest {
     pub client_id: String,
     pub grant_type: String,
     pub scope: String,
-    /// `Err` is the AADSTS code.
+    /// `Err` is the AADSTS code, or 0 when the answer was none of a token endpoint.
     pub outcome: Result<(), u32>,
     pub user_oid: Option<String>,
     pub user_upn: Option<String>,

@@ -144,3 +144,33 @@ async fn the_control_api_signs_in() {
         "{answer}"
     );
 }
+
+#[tokio::test]
+async fn the_https_port_plays_all_hosts_by_path() {
+    let given = Given::an_emulator().await;
+    let token = given.access_token_of("svc@contoso.com").await;
+    let authority = reqwest::Certificate::from_pem(given.emulator.ca_pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([authority])
+        .build()
+        .unwrap();
+    let get = async |path: &str| {
+        let url = format!("{}{path}", given.emulator.https_url());
+        client
+            .get(url)
+            .bearer_auth(&token)
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
+
+    assert_eq!(
+        get("/contoso.com/v2.0/.well-known/openid-configuration").await,
+        200
+    );
+    assert_eq!(get("/contoso/_apis/connectionData").await, 200);
+    assert_eq!(get("/_apis/accounts").await, 200);
+    assert_eq!(get("/_emu/ca").await, 200);
+}

@@ -189,3 +189,68 @@ async fn lifetimes_and_id_tokens_are_as_switched() {
     assert!(answer.body.get("refresh_token").is_none());
     assert_eq!(expired.status(), 401);
 }
+
+#[tokio::test]
+async fn rotated_keys_are_published_beside_the_old_ones() {
+    let given = Given::an_emulator().await;
+    let keys = async || {
+        let url = "https://login.microsoftonline.com/common/discovery/v2.0/keys";
+        let body: serde_json::Value = given
+            .client
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        body["keys"].as_array().unwrap().len()
+    };
+
+    let before = keys().await;
+    given.emulator.fault(Fault::RotateKeys {});
+
+    assert_eq!((before, keys().await), (1, 2));
+}
+
+#[tokio::test]
+async fn claims_of_an_id_token_are_replaced_as_switched() {
+    let given = Given::an_emulator().await;
+    let switch = r#"{"switch":"entra.id_token","tid":"other","nonce":"stale","count":1}"#;
+    given.emulator.fault(serde_json::from_str(switch).unwrap());
+
+    let token = given.tokens_of("svc@contoso.com").await.text("id_token");
+
+    let claims = jsonwebtoken::dangerous::insecure_decode::<serde_json::Value>(&token)
+        .unwrap()
+        .claims;
+    assert_eq!(
+        (claims["tid"].as_str(), claims["nonce"].as_str()),
+        (Some("other"), Some("stale"))
+    );
+}
+
+#[tokio::test]
+async fn any_error_of_azure_devops_can_be_switched_on() {
+    let given = Given::an_emulator().await;
+    let token = given.access_token_of("svc@contoso.com").await;
+    let switch = r#"{"switch":"ado.error","status":403,"message":"VS403463: no","type_key":"VssServiceException"}"#;
+    given.emulator.fault(serde_json::from_str(switch).unwrap());
+
+    let answer = given
+        .get("/contoso/_apis/projects", &token)
+        .send()
+        .await
+        .unwrap();
+    given.emulator.clear_faults();
+    let after = given
+        .get("/contoso/_apis/projects", &token)
+        .send()
+        .await
+        .unwrap();
+
+    assert_eq!(
+        (answer.status().as_u16(), after.status().as_u16()),
+        (403, 200)
+    );
+}

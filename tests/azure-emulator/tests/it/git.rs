@@ -33,11 +33,11 @@ impl Git {
     async fn run_in(&self, directory: &Path, authorization: &str, arguments: &[&str]) -> Output {
         Command::new("git")
             .current_dir(directory)
-            .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .env_remove("GIT_DIR")
             .env("HOME", self.home.path())
             .env("GIT_TERMINAL_PROMPT", "0")
             .args([

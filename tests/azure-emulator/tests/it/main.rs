@@ -4,5 +4,6 @@ mod control;
 mod devops;
 mod faults;
 mod git;
+mod program;
 mod support;
 mod tokens;

@@ -88,6 +88,9 @@ pub enum Fault {
     /// `expires_in` is a text, as some answers of Entra had it.
     #[serde(rename = "entra.expires_in_text")]
     ExpiresInText {},
+    /// A refresh revokes the refresh token it used. Entra does not; other providers do.
+    #[serde(rename = "entra.strict_rotation")]
+    StrictRotation {},
     /// New tokens are signed with a new key; the old one stays published.
     #[serde(rename = "entra.rotate_keys")]
     RotateKeys {},
@@ -193,6 +196,7 @@ impl Fault {
             Self::ExpiresIn { .. }
             | Self::ExpiresInText {}
             | Self::RotateKeys {}
+            | Self::StrictRotation {}
             | Self::AutomaticSignIn {}
             | Self::SignInMode { .. }
             | Self::HideDenied {}

@@ -4,7 +4,7 @@
 //!
 //! 1. The lock is held for a few instructions and never while waiting.
 //! 2. A refresh token stays valid when it is used: each use slides the window of the new one
-//!    and leaves the old one as it is, as Entra does.
+//!    and leaves the old one as it is, as Entra does (a switch makes rotation strict).
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

@@ -12,6 +12,7 @@ use super::errors::Refusal;
 use super::issue::Grant;
 use super::scope::{Scope, invalid};
 use super::token::Request;
+use crate::fault::Fault;
 use crate::random::derive_guid;
 use crate::state::{Code, RefreshToken, Segment, State, Subject};
 use crate::world::{App, same};
@@ -100,19 +101,24 @@ fn check_verifier(code: &Code, request: &Request) -> Result<(), Refusal> {
     Err(Refusal::grant(501_481, text))
 }
 
-/// Steps 7 and 8 for a refresh token. The old one stays valid.
+/// Steps 7 and 8 for a refresh token. The old one stays valid, unless switched.
 pub(super) fn by_refresh_token(
-    state: &State,
+    state: &mut State,
     request: &Request,
     segment: &Segment,
     now: Timestamp,
 ) -> Result<Grant, Refusal> {
     let value = request.need("refresh_token")?;
     let asked = request.field("scope").map(Scope::parse).transpose()?;
-    let token = state.refresh_tokens.get(value).ok_or_else(|| {
+    let is_strict = state
+        .faults
+        .find(|fault| matches!(fault, Fault::StrictRotation {}));
+    let is_strict = is_strict.is_some();
+    let token = state.refresh_tokens.get_mut(value).ok_or_else(|| {
         Refusal::grant(70_000, "The provided grant is not valid.").because("bad_token")
     })?;
     check_refresh_token(token, request, segment, now)?;
+    token.is_revoked = is_strict;
     let granted = Scope::parse(&token.scope)?;
     Ok(Grant {
         subject: token.subject.clone(),

@@ -193,7 +193,7 @@ fn evaluate(
     check_client(call, request, &app, now)?;
     let grant = match grant_type {
         "authorization_code" => by_code(&mut state, request, &segment, now)?,
-        "refresh_token" => by_refresh_token(&state, request, &segment, now)?,
+        "refresh_token" => by_refresh_token(&mut state, request, &segment, now)?,
         _ => by_client(&state, request, &segment, &app)?,
     };
     check_user(&state, &grant.subject)?;

@@ -254,3 +254,18 @@ async fn any_error_of_azure_devops_can_be_switched_on() {
         (403, 200)
     );
 }
+
+#[tokio::test]
+async fn a_used_refresh_token_is_revoked_when_rotation_is_strict() {
+    let given = Given::an_emulator().await;
+    let refresh_token = given
+        .tokens_of("svc@contoso.com")
+        .await
+        .text("refresh_token");
+    given.emulator.fault(Fault::StrictRotation {});
+
+    let first = given.refresh(&refresh_token).await;
+    let again = given.refresh(&refresh_token).await;
+
+    assert_eq!((first.status, again.code()), (200, 50_173));
+}

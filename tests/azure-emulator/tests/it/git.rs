@@ -35,6 +35,7 @@ impl Git {
             .current_dir(directory)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env_remove("GIT_SSL_CAINFO")
             .env_remove("NO_PROXY")
             .env_remove("no_proxy")
             .env_remove("GIT_DIR")

@@ -95,6 +95,9 @@ pub enum Refused {
     /// The thing asked about does not exist, for a caller who may know.
     #[error("{0} not found")]
     NotFound(&'static str),
+    /// The state of things forbids it, in a way that has no reason of its own.
+    #[error("{0}")]
+    Precondition(Cow<'static, str>),
     #[error(transparent)]
     Problem(#[from] Problem),
 }
@@ -301,6 +304,7 @@ impl Refused {
             Self::Denied => "DENIED",
             Self::Invalid { .. } => "INVALID",
             Self::NotFound(_) => "NOT_FOUND",
+            Self::Precondition(_) => "PRECONDITION",
             Self::Problem(problem) => problem.reason.as_str(),
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! 1. Default deny: what no rule allows is not allowed. There are no rules that forbid, so the order of
 //!    rules means nothing and a decision cannot be weakened by reordering.
-//! 2. [`Allowed`] comes into being only in [`Policy::decide`] and [`Policy::decide_about_broker`]. Use
+//! 2. [`Allowed`] comes into being only in [`Policy::decide`]. Use
 //!    cases demand it, so that forgetting the decision does not compile.
 //! 3. A decision is pure: no IO, no clock, no memory of earlier ones. Budgets and developer assertions
 //!    are decided elsewhere, after this.
@@ -30,13 +30,13 @@ pub struct Policy {
     rules: Vec<Rule>,
 }
 
-/// A decision that was made: this caller may do this.
+/// A decision that was made: this caller may do this to this account.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Allowed {
     caller: Caller,
     permission: Permission,
-    account: Option<AccountId>,
+    account: AccountId,
 }
 
 #[derive(Clone, Debug)]
@@ -60,13 +60,12 @@ impl Policy {
     /// Decides about an account. A permission about the broker is never given here.
     pub fn decide(&self, caller: &Caller, permission: Permission, account: &AccountId) -> Option<Allowed> {
         self.matching(caller, permission, Some(account)).next()?;
-        Some(Allowed { caller: caller.clone(), permission, account: Some(account.clone()) })
+        Some(Allowed { caller: caller.clone(), permission, account: account.clone() })
     }
 
     /// Decides about the broker itself. A permission about accounts is never given here.
-    pub fn decide_about_broker(&self, caller: &Caller, permission: Permission) -> Option<Allowed> {
-        self.matching(caller, permission, None).next()?;
-        Some(Allowed { caller: caller.clone(), permission, account: None })
+    pub fn allows_about_broker(&self, caller: &Caller, permission: Permission) -> bool {
+        self.matching(caller, permission, None).next().is_some()
     }
 
     /// The names of all rules that allow it; an unnamed rule is called by its place, such as `rule[2]`.
@@ -100,14 +99,14 @@ impl Allowed {
         self.permission
     }
 
-    /// The account it is about; none for permissions about the broker.
-    pub fn account(&self) -> Option<&AccountId> {
-        self.account.as_ref()
+    /// The account it is about: use cases take it from here, so that no decision serves another.
+    pub fn account(&self) -> &AccountId {
+        &self.account
     }
 
     /// A decision nobody made, for tests of what comes after it.
     #[cfg(any(test, feature = "testing"))]
-    pub fn for_tests(caller: Caller, permission: Permission, account: Option<AccountId>) -> Self {
+    pub fn for_tests(caller: Caller, permission: Permission, account: AccountId) -> Self {
         Self { caller, permission, account }
     }
 }

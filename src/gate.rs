@@ -1,0 +1,100 @@
+//! Every use case's first and last step: may this caller, and is it on record?
+//!
+//! # Invariants
+//!
+//! 1. A use case gets its [`Allowed`] here, before store, cache or upstream is touched (P2).
+//! 2. A refusal is recorded too; that its record fails does not turn it into anything else.
+//! 3. What was asked to be recorded and was not is an error the caller must see (P3).
+
+use std::sync::Arc;
+
+use crate::audit::Audit;
+use crate::caller::Caller;
+use crate::event::{By, Event, Outcome};
+use crate::ids::{AccountId, Label};
+use crate::policy::{Allowed, Permission, Policy};
+use crate::reason::{Problem, Reason, Refused};
+
+/// Policy and audit, asked as one.
+#[derive(Clone)]
+pub struct Gate {
+    policy: Arc<Policy>,
+    audit: Audit,
+}
+
+/// Who asks, through which method, and what they say about it for the record.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    pub act: &'static str,
+    pub caller: Caller,
+    pub actor: Option<Label>,
+    pub purpose: Option<Label>,
+}
+
+impl Gate {
+    pub fn new(policy: Arc<Policy>, audit: Audit) -> Self {
+        Self { policy, audit }
+    }
+
+    /// Decides about an account.
+    pub async fn allow(
+        &self,
+        asking: &Asking,
+        permission: Permission,
+        account: &AccountId,
+    ) -> Result<Allowed, Refused> {
+        if let Some(allowed) = self.policy.decide(&asking.caller, permission, account) {
+            return Ok(allowed);
+        }
+        let mut event = asking.event(Outcome::Denied);
+        event.account = Some(account.clone());
+        if let Err(error) = self.audit.record(event).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "a denial could not be recorded");
+        }
+        Err(Refused::Denied)
+    }
+
+    /// Whether the caller may see the account in a list. Not recorded: the list itself is.
+    pub fn may_see(&self, caller: &Caller, permission: Permission, account: &AccountId) -> bool {
+        self.policy.decide(caller, permission, account).is_some()
+    }
+
+    /// Records, or fails the wish.
+    pub async fn record(&self, event: Event) -> Result<(), Refused> {
+        self.audit.record(event).await.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "the audit cannot be written");
+            Problem::new(Reason::AuditUnavailable, "the audit cannot be written, so nothing is released")
+                .retry_after(AUDIT_RETRY)
+                .into()
+        })
+    }
+
+    /// Records how a wish ended, and hands the end on. A failure is recorded as well as can be.
+    pub async fn conclude<T>(&self, event: Event, ended: Result<T, Refused>) -> Result<T, Refused> {
+        match ended {
+            Ok(value) => {
+                self.record(event).await?;
+                Ok(value)
+            }
+            Err(refused) => {
+                let mut event = event;
+                event.outcome = Outcome::Refused { reason: refused.as_str() };
+                // The caller learns of the first failure; this second one is the operator's.
+                let _recorded = self.record(event).await;
+                Err(refused)
+            }
+        }
+    }
+}
+
+impl Asking {
+    pub fn event(&self, outcome: Outcome) -> Event {
+        let mut event = Event::new(self.act, By::Caller(self.caller.clone()), outcome);
+        event.actor.clone_from(&self.actor);
+        event.purpose.clone_from(&self.purpose);
+        event
+    }
+}
+
+/// A full disk is rarely mended sooner.
+const AUDIT_RETRY: std::time::Duration = std::time::Duration::from_secs(5);

@@ -1,0 +1,306 @@
+//! Connections: claim, commit, fail, disconnect.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::record::{self, ConnectionForm};
+use super::{Link, Vault, VaultError};
+use crate::clock::later;
+use crate::connection::{ConnectionKey, Failure, Identity};
+use crate::ids::{AccountId, Generation, Label};
+use crate::seal::Place;
+use crate::secret::{AccessToken, RefreshToken, make_luck};
+use crate::store::{Cas, Claim, ConnectionRow, ConnectionWrite, Verdict};
+
+/// What a connection's sealed record says.
+#[derive(Debug)]
+pub enum Connection {
+    Live(Live),
+    /// A tombstone: it keeps the generation, so that nothing older can come back.
+    Ended(Ended),
+}
+
+#[derive(Debug)]
+pub struct Live {
+    pub identity: Identity,
+    pub grant: RefreshToken,
+    /// The last token, so that a restart is no refresh storm (design.md 6.4).
+    pub token: Option<StoredToken>,
+    pub linked_at: Timestamp,
+    pub linked_by: Option<Label>,
+    pub refreshed_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+pub struct Ended {
+    pub at: Timestamp,
+    /// Who it was, for people who look.
+    pub identity: Option<Identity>,
+}
+
+#[derive(Clone, Debug)]
+pub struct StoredToken {
+    pub access: AccessToken,
+    pub expires_at: Timestamp,
+    /// How long it was valid when it was issued.
+    pub lifetime: Duration,
+    pub scopes: Vec<String>,
+}
+
+/// A connection read and opened.
+#[derive(Debug)]
+pub struct Opened {
+    pub key: ConnectionKey,
+    pub generation: Generation,
+    pub connection: Connection,
+    pub failure: Option<Failure>,
+    pub store_now: Timestamp,
+}
+
+/// The right to refresh one connection for a while, with what is needed to do it.
+#[derive(Debug)]
+pub struct Lease {
+    pub hold: Hold,
+    pub live: Live,
+}
+
+/// What a lease is known by when its outcome is written.
+#[derive(Debug)]
+pub struct Hold {
+    pub key: ConnectionKey,
+    pub generation: Generation,
+    pub failure: Option<Failure>,
+    pub store_now: Timestamp,
+    fence: i64,
+}
+
+/// What came of asking for a lease.
+#[derive(Debug)]
+pub enum Claimed {
+    Won(Box<Lease>),
+    /// Never linked, or disconnected since.
+    Absent,
+    /// Another replica refreshes it.
+    Leased,
+    /// Not before `until`, for the reason the failure tells.
+    Paused {
+        until: Timestamp,
+        failure: Option<Failure>,
+    },
+}
+
+impl Vault {
+    /// The connection, tombstones included; `None` if it never existed.
+    pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<Opened>, VaultError> {
+        let loaded = self.store.connection(key).await?;
+        loaded.row.map(|row| self.open(row, loaded.store_now)).transpose()
+    }
+
+    /// A page of an account's connections, tombstones included. A damaged one is an `Err` of its own.
+    pub async fn connections(
+        &self,
+        account: &AccountId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(ConnectionKey, Result<Opened, VaultError>)>, VaultError> {
+        let rows = self.store.connections(account, after, limit).await?;
+        let open = |row: ConnectionRow| (row.key.clone(), self.open(row, Timestamp::UNIX_EPOCH));
+        Ok(rows.into_iter().map(open).collect())
+    }
+
+    /// Asks for the lease of one connection.
+    pub async fn claim(&self, key: &ConnectionKey) -> Result<Claimed, VaultError> {
+        Ok(match self.store.claim(key, LEASE).await? {
+            Claim::Won(claimed) => {
+                let lease = self.lease(claimed.row, claimed.store_now).await?;
+                lease.map_or(Claimed::Absent, |lease| Claimed::Won(Box::new(lease)))
+            }
+            Claim::Absent(_) => Claimed::Absent,
+            Claim::Leased { .. } => Claimed::Leased,
+            Claim::Paused { until, failure } => Claimed::Paused { until, failure },
+        })
+    }
+
+    /// Takes the leases of connections that are due. A damaged one is put aside, so that it does not
+    /// come due again and again.
+    pub async fn claim_due(&self, limit: usize) -> Result<Vec<Lease>, VaultError> {
+        let mut leases = Vec::new();
+        for claimed in self.store.claim_due(limit, LEASE).await? {
+            let key = claimed.row.key.clone();
+            match self.lease(claimed.row, claimed.store_now).await {
+                Ok(lease) => leases.extend(lease),
+                Err(error) => {
+                    tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "put aside");
+                }
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Writes what a refresh brought, if the connection is still the one that was leased.
+    pub async fn commit_refresh(
+        &self,
+        hold: &Hold,
+        refreshed: &Connection,
+        refresh_at: Timestamp,
+    ) -> Result<Generation, VaultError> {
+        let from = (Some(hold.generation), hold.store_now);
+        let write = self.write(&hold.key, from, refreshed, Some(refresh_at));
+        let generation = write.generation;
+        match self.store.commit(write).await? {
+            Cas::Won => Ok(generation),
+            Cas::Lost => Err(VaultError::Changed(hold.key.to_string())),
+        }
+    }
+
+    /// Writes a verdict and gives the lease back. A stale holder changes nothing, which is right.
+    pub async fn fail(&self, hold: &Hold, failure: &Failure, retry_at: Timestamp) -> Result<(), VaultError> {
+        let verdict = Verdict {
+            key: hold.key.clone(),
+            generation: hold.generation,
+            fence: hold.fence,
+            failure: failure.clone(),
+            retry_at,
+        };
+        if let Cas::Lost = self.store.record_failure(verdict).await? {
+            tracing::info!(connection.key = %hold.key, "a verdict came too late and was dropped");
+        }
+        Ok(())
+    }
+
+    /// Brings refreshes forward: connections that are used get their next one at half life.
+    pub async fn pull_refresh(
+        &self,
+        pulls: Vec<(ConnectionKey, Generation, Timestamp)>,
+    ) -> Result<(), VaultError> {
+        Ok(self.store.pull_refresh(pulls).await?)
+    }
+
+    /// Lifts the pauses of an account: its client credential is new.
+    pub async fn lift_pauses(&self, account: &AccountId) -> Result<(), VaultError> {
+        Ok(self.store.clear_pause(account).await?)
+    }
+
+    /// Replaces the connection by a tombstone and ends its open links, in one transaction. Returns
+    /// the tombstone's generation, or `None` if there was nothing to disconnect.
+    pub async fn disconnect(
+        &self,
+        key: &ConnectionKey,
+    ) -> Result<Option<(Generation, Identity)>, VaultError> {
+        for _ in 0..RACES_MAX {
+            let Some(opened) = self.connection(key).await? else {
+                return Ok(None);
+            };
+            let Connection::Live(live) = opened.connection else {
+                return Ok(None);
+            };
+            let identity = live.identity.clone();
+            let tombstone = Connection::Ended(Ended { at: opened.store_now, identity: Some(live.identity) });
+            let write = self.write(key, (Some(opened.generation), opened.store_now), &tombstone, None);
+            let generation = write.generation;
+            let ended = self.ended_links(&key.account, Some(&key.role), None, "disconnected").await?;
+            if let Cas::Won = self.store.disconnect(write, ended).await? {
+                return Ok(Some((generation, identity)));
+            }
+        }
+        Err(VaultError::Changed(key.to_string()))
+    }
+
+    /// Makes the connection of a verified link: the grant moves from the link to the connection, the
+    /// link's secrets are wiped, other open links of the role end; all or nothing.
+    pub async fn connect(
+        &self,
+        (link, version): (&Link, i64),
+        found: Option<&Opened>,
+        connection: &Connection,
+        now: Timestamp,
+    ) -> Result<Generation, VaultError> {
+        let from = (found.map(|opened| opened.generation), now);
+        let write = self.write(&link.key, from, connection, Some(make_keep_alive_at(now)));
+        let generation = write.generation;
+        let others = self
+            .ended_links(&link.key.account, Some(&link.key.role), Some(&link.id), "replaced by a newer link")
+            .await?;
+        let row = self.link_row(link, version + 1);
+        match self.store.connect(version, row, write, others).await? {
+            Cas::Won => Ok(generation),
+            Cas::Lost => Err(VaultError::Changed(link.key.to_string())),
+        }
+    }
+
+    /// The row that puts `connection` in the place of `expected`, one generation on.
+    fn write(
+        &self,
+        key: &ConnectionKey,
+        (expected, now): (Option<Generation>, Timestamp),
+        connection: &Connection,
+        refresh_at: Option<Timestamp>,
+    ) -> ConnectionWrite {
+        let generation = expected.unwrap_or_default().next(now);
+        let plain = record::write(&ConnectionForm::from(connection));
+        let place = Place { table: TABLE, key: &key.to_string(), generation: generation.0 };
+        ConnectionWrite {
+            key: key.clone(),
+            expected,
+            generation,
+            sealed: self.sealer.seal(&place, &plain),
+            live: matches!(connection, Connection::Live(_)),
+            refresh_at,
+        }
+    }
+
+    async fn lease(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Option<Lease>, VaultError> {
+        let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
+        match self.open(row, store_now) {
+            Ok(Opened { connection: Connection::Live(live), failure, .. }) => {
+                Ok(Some(Lease { hold: Hold { key, generation, failure, store_now, fence }, live }))
+            }
+            Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),
+            Err(error) => {
+                let failure = Failure {
+                    reason: crate::reason::Reason::RecordDamaged,
+                    code: None,
+                    since: store_now,
+                    count: 1,
+                };
+                let retry_at = later(store_now, DAMAGED_PAUSE);
+                // Lost: somebody wrote the row meanwhile, and it comes due again by itself.
+                let _ =
+                    self.store.record_failure(Verdict { key, generation, fence, failure, retry_at }).await?;
+                Err(error)
+            }
+        }
+    }
+
+    fn open(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Opened, VaultError> {
+        let key = row.key.to_string();
+        let place = Place { table: TABLE, key: &key, generation: row.generation.0 };
+        let plain = self
+            .sealer
+            .open(&place, &row.sealed)
+            .map_err(|source| VaultError::Sealed { key: key.clone(), source })?;
+        let form: ConnectionForm<'_> = record::read(&plain).ok_or(VaultError::Damaged(key.clone()))?;
+        let connection = Connection::from(form);
+        if matches!(connection, Connection::Live(_)) != row.live {
+            return Err(VaultError::Damaged(key));
+        }
+        Ok(Opened { key: row.key, generation: row.generation, connection, failure: row.failure, store_now })
+    }
+}
+
+/// The weekly date that keeps Entra's 90-day window open (design.md 6.5), spread over its last day so
+/// that connections linked together do not come due together.
+pub fn make_keep_alive_at(now: Timestamp) -> Timestamp {
+    later(now, KEEP_ALIVE - KEEP_ALIVE_SPREAD.mul_f64(make_luck()))
+}
+
+const TABLE: &str = "connection";
+/// Longer than Entra's total deadline of 10 s, so that a living holder never loses it (design.md 6.1).
+const LEASE: Duration = Duration::from_secs(15);
+/// A damaged record does not mend itself; looked at again in case an operator restored it.
+const DAMAGED_PAUSE: Duration = Duration::from_hours(1);
+/// A refresh lands between read and write at most this often in a row.
+const RACES_MAX: usize = 5;
+const KEEP_ALIVE: Duration = Duration::from_hours(7 * 24);
+const KEEP_ALIVE_SPREAD: Duration = Duration::from_hours(24);

@@ -1,0 +1,196 @@
+//! Links: one sealed row from begin to connected or ended.
+
+use jiff::Timestamp;
+use url::Url;
+
+use super::connections::StoredToken;
+use super::record::{self, LinkForm};
+use super::{Vault, VaultError};
+use crate::caller::Caller;
+use crate::connection::{ConnectionKey, Identity, Role};
+use crate::ids::{AccountId, Label, LinkId};
+use crate::reason::Reason;
+use crate::seal::Place;
+use crate::secret::{PkceVerifier, RawIdToken, RefreshToken};
+use crate::store::{Cas, LinkRow};
+
+/// The process that makes a connection (design.md 4.2).
+#[derive(Debug)]
+pub struct Link {
+    pub id: LinkId,
+    pub key: ConnectionKey,
+    /// Checked at use: a sweeper that is late must not make a link live longer.
+    pub expires_at: Timestamp,
+    pub phase: LinkPhase,
+    pub begun_by: Caller,
+    pub actor: Option<Label>,
+    pub expected_login: Option<String>,
+    pub redirect_uri: Url,
+    pub state_hash: String,
+    /// Wiped when the link is connected or ended.
+    pub secrets: Option<LinkSecrets>,
+    /// Who signed in; known from `verified` on.
+    pub identity: Option<Identity>,
+    /// Whom the caller was shown as being replaced.
+    pub replaces: Option<Replaced>,
+    pub ended: Option<LinkEnd>,
+}
+
+#[derive(Debug)]
+pub struct LinkSecrets {
+    pub state: String,
+    pub nonce: String,
+    pub verifier: PkceVerifier,
+    pub cookie_hash: Option<String>,
+    pub grant: Option<RefreshToken>,
+    pub token: Option<StoredToken>,
+    pub unverified_id_token: Option<RawIdToken>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkPhase {
+    Begun,
+    Taken,
+    Held,
+    Verified,
+    Connected,
+    Ended,
+}
+
+/// Why a link is over without a connection.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct LinkEnd {
+    pub reason: Reason,
+    /// In our own words; nothing of Entra's text is in it.
+    pub message: String,
+}
+
+/// The connection that stood in the place when the link was verified.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Replaced {
+    pub identity: Option<Identity>,
+}
+
+impl LinkPhase {
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::Begun | Self::Taken | Self::Held | Self::Verified => true,
+            Self::Connected | Self::Ended => false,
+        }
+    }
+}
+
+impl Link {
+    /// Ends it and wipes its secrets.
+    pub fn end(&mut self, reason: Reason, message: impl Into<String>) {
+        self.phase = LinkPhase::Ended;
+        self.secrets = None;
+        self.ended = Some(LinkEnd { reason, message: message.into() });
+    }
+}
+
+impl Vault {
+    pub async fn insert_link(&self, link: &Link) -> Result<(), VaultError> {
+        Ok(self.store.insert_link(self.link_row(link, FIRST_VERSION)).await?)
+    }
+
+    /// The link with the version to save it against, and the store's clock.
+    pub async fn link(&self, id: &LinkId) -> Result<Option<(Link, i64, Timestamp)>, VaultError> {
+        let loaded = self.store.link(id).await?;
+        self.open_link_row(loaded.row, loaded.store_now)
+    }
+
+    /// The link whose `state` hashes to this.
+    pub async fn link_by_state(&self, hash: &str) -> Result<Option<(Link, i64, Timestamp)>, VaultError> {
+        let loaded = self.store.link_by_state(hash).await?;
+        self.open_link_row(loaded.row, loaded.store_now)
+    }
+
+    /// Saves the link if nobody did since `version`; returns the new version.
+    pub async fn save_link(&self, link: &Link, version: i64) -> Result<i64, VaultError> {
+        match self.store.replace_link(version, self.link_row(link, version + 1)).await? {
+            Cas::Won => Ok(version + 1),
+            Cas::Lost => Err(VaultError::Changed(format!("link {}", link.id))),
+        }
+    }
+
+    /// Ends open links outside of a disconnect: the integration changed under them.
+    pub async fn end_links(&self, account: &AccountId, because: &str) -> Result<(), VaultError> {
+        for (version, row) in self.ended_links(account, None, None, because).await? {
+            // Lost means that it was confirmed or ended a moment ago; both are final.
+            let _ = self.store.replace_link(version, row).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes links that expired before `before`, sealed secrets and all.
+    pub async fn delete_links(&self, before: Timestamp) -> Result<usize, VaultError> {
+        Ok(self.store.delete_links(before).await?)
+    }
+
+    /// The open links of a role (or all), except one, as rows that end them.
+    pub(super) async fn ended_links(
+        &self,
+        account: &AccountId,
+        role: Option<&Role>,
+        except: Option<&LinkId>,
+        because: &str,
+    ) -> Result<Vec<(i64, LinkRow)>, VaultError> {
+        let mut ended = Vec::new();
+        for row in self.store.open_links(account, role).await? {
+            if Some(&row.id) == except {
+                continue;
+            }
+            let mut link = self.open_link(&row)?;
+            link.end(Reason::LinkExpired, because);
+            ended.push((row.version, self.link_row(&link, row.version + 1)));
+        }
+        Ok(ended)
+    }
+
+    pub(super) fn link_row(&self, link: &Link, version: i64) -> LinkRow {
+        let plain = record::write(&LinkForm::from(link));
+        let place = Place { table: TABLE, key: &place_key(&link.id, &link.key), generation: version };
+        LinkRow {
+            id: link.id.clone(),
+            key: link.key.clone(),
+            state_hash: link.state_hash.clone(),
+            version,
+            open: link.phase.is_open(),
+            expires_at: link.expires_at,
+            sealed: self.sealer.seal(&place, &plain),
+        }
+    }
+
+    fn open_link_row(
+        &self,
+        row: Option<LinkRow>,
+        store_now: Timestamp,
+    ) -> Result<Option<(Link, i64, Timestamp)>, VaultError> {
+        row.map(|row| Ok((self.open_link(&row)?, row.version, store_now))).transpose()
+    }
+
+    fn open_link(&self, row: &LinkRow) -> Result<Link, VaultError> {
+        let name = format!("link {}", row.id);
+        let place = Place { table: TABLE, key: &place_key(&row.id, &row.key), generation: row.version };
+        let plain = self
+            .sealer
+            .open(&place, &row.sealed)
+            .map_err(|source| VaultError::Sealed { key: name.clone(), source })?;
+        let form: LinkForm<'_> = record::read(&plain).ok_or(VaultError::Damaged(name.clone()))?;
+        let link = form.into_link(row.id.clone(), row.key.clone());
+        if link.phase.is_open() != row.open || link.state_hash != row.state_hash {
+            return Err(VaultError::Damaged(name));
+        }
+        Ok(link)
+    }
+}
+
+/// A link is bound to its id and to the connection it is for: neither column can be edited.
+fn place_key(id: &LinkId, key: &ConnectionKey) -> String {
+    format!("{id} {key}")
+}
+
+const TABLE: &str = "link";
+const FIRST_VERSION: i64 = 1;

@@ -1,0 +1,83 @@
+//! Opened records over store and seal: the only place that seals or opens one.
+//!
+//! # Invariants
+//!
+//! 1. What the store keeps is sealed to its place: store, table, key and generation. A row copied,
+//!    edited or swapped does not open, and fails alone (P9).
+//! 2. The sealed record is the truth; a column that says otherwise is damage.
+//! 3. A record is written by compare-and-swap only: whoever lost reads again.
+//!
+//! It knows nothing of Entra, of policy, or of who is waiting.
+
+mod connections;
+mod integrations;
+mod links;
+mod record;
+
+pub use connections::{
+    Claimed, Connection, Ended, Hold, Lease, Live, Opened, StoredToken, make_keep_alive_at,
+};
+pub use integrations::{ClientCredential, Integration};
+pub use links::{Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
+
+use crate::reason::{Problem, Reason};
+use crate::seal::{SealError, Sealer};
+use crate::store::{Store, StoreError};
+
+/// Cheap to share behind an `Arc`.
+pub struct Vault {
+    store: Store,
+    sealer: Sealer,
+}
+
+/// Why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// Somebody else wrote it first: read again and decide anew.
+    #[error("{0} was changed meanwhile")]
+    Changed(String),
+    /// It does not open, or says something else than its columns.
+    #[error("the record of {0} is damaged")]
+    Damaged(String),
+    #[error("the record of {key} does not open")]
+    Sealed {
+        key: String,
+        #[source]
+        source: SealError,
+    },
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+impl Vault {
+    pub fn new(store: Store, sealer: Sealer) -> Self {
+        Self { store, sealer }
+    }
+
+    /// Whether the store takes writes.
+    pub async fn probe(&self) -> Result<(), VaultError> {
+        Ok(self.store.probe().await?)
+    }
+}
+
+impl VaultError {
+    /// The same, for a caller. The cause is logged where this is made.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Changed(_) => {
+                Problem::new(Reason::StoreUnavailable, "the record is changing").retry_after(RETRY)
+            }
+            Self::Damaged(_) | Self::Sealed { .. } => {
+                tracing::error!(error = self as &dyn std::error::Error, "a record is damaged");
+                Problem::new(Reason::RecordDamaged, "the record does not pass its integrity check")
+            }
+            Self::Store(_) => {
+                tracing::error!(error = self as &dyn std::error::Error, "the store failed");
+                Problem::new(Reason::StoreUnavailable, "the store does not answer").retry_after(RETRY)
+            }
+        }
+    }
+}
+
+/// A busy or restarting store is mostly back by then.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(2);

@@ -1,0 +1,264 @@
+//! What stands inside a sealed record: the one place where secrets are written as text.
+//!
+//! The forms below are JSON; a field that is new in a later version has a default. They borrow the
+//! secrets when writing and own them when reading, and the buffers are wiped.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::connections::{Connection, Ended, Live, StoredToken};
+use super::integrations::{ClientCredential, Integration};
+use super::links::{Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
+use crate::caller::Caller;
+use crate::connection::{ConnectionKey, HeadlessIdentity, Identity};
+use crate::ids::{AccountId, ClientId, CredentialId, Label, LinkId, Organization, TenantId};
+use crate::secret::{AccessToken, ClientSecret, PkceVerifier, RawIdToken, RefreshToken};
+
+pub(super) fn write(form: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(serde_json::to_vec(form).expect("the forms have string keys and no failing parts"))
+}
+
+pub(super) fn read<T: DeserializeOwned>(plain: &[u8]) -> Option<T> {
+    serde_json::from_slice(plain).ok()
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub(super) enum ConnectionForm<'a> {
+    Live {
+        identity: Cow<'a, Identity>,
+        grant: Cow<'a, str>,
+        token: Option<TokenForm<'a>>,
+        linked_at: Timestamp,
+        linked_by: Option<Label>,
+        refreshed_at: Option<Timestamp>,
+    },
+    Ended {
+        at: Timestamp,
+        identity: Option<Cow<'a, Identity>>,
+    },
+}
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct TokenForm<'a> {
+    access: Cow<'a, str>,
+    expires_at: Timestamp,
+    lifetime_s: u64,
+    scopes: Cow<'a, [String]>,
+}
+
+impl<'a> From<&'a Connection> for ConnectionForm<'a> {
+    fn from(connection: &'a Connection) -> Self {
+        match connection {
+            Connection::Live(live) => Self::Live {
+                identity: Cow::Borrowed(&live.identity),
+                grant: live.grant.expose().into(),
+                token: live.token.as_ref().map(TokenForm::from),
+                linked_at: live.linked_at,
+                linked_by: live.linked_by.clone(),
+                refreshed_at: live.refreshed_at,
+            },
+            Connection::Ended(ended) => {
+                Self::Ended { at: ended.at, identity: ended.identity.as_ref().map(Cow::Borrowed) }
+            }
+        }
+    }
+}
+
+impl From<ConnectionForm<'_>> for Connection {
+    fn from(form: ConnectionForm<'_>) -> Self {
+        match form {
+            ConnectionForm::Live { identity, grant, token, linked_at, linked_by, refreshed_at } => {
+                Self::Live(Live {
+                    identity: identity.into_owned(),
+                    grant: RefreshToken::new(grant.into_owned()),
+                    token: token.map(StoredToken::from),
+                    linked_at,
+                    linked_by,
+                    refreshed_at,
+                })
+            }
+            ConnectionForm::Ended { at, identity } => {
+                Self::Ended(Ended { at, identity: identity.map(Cow::into_owned) })
+            }
+        }
+    }
+}
+
+impl<'a> From<&'a StoredToken> for TokenForm<'a> {
+    fn from(token: &'a StoredToken) -> Self {
+        Self {
+            access: token.access.expose().into(),
+            expires_at: token.expires_at,
+            lifetime_s: token.lifetime.as_secs(),
+            scopes: Cow::Borrowed(&token.scopes),
+        }
+    }
+}
+
+impl From<TokenForm<'_>> for StoredToken {
+    fn from(form: TokenForm<'_>) -> Self {
+        Self {
+            access: AccessToken::new(form.access.into_owned()),
+            expires_at: form.expires_at,
+            lifetime: Duration::from_secs(form.lifetime_s),
+            scopes: form.scopes.into_owned(),
+        }
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct LinkForm<'a> {
+    expires_at: Timestamp,
+    phase: LinkPhase,
+    begun_by: Caller,
+    actor: Option<Label>,
+    expected_login: Option<Cow<'a, str>>,
+    redirect_uri: Cow<'a, url::Url>,
+    state_hash: Cow<'a, str>,
+    secrets: Option<LinkSecretsForm<'a>>,
+    identity: Option<Cow<'a, Identity>>,
+    replaces: Option<Cow<'a, Replaced>>,
+    ended: Option<Cow<'a, LinkEnd>>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct LinkSecretsForm<'a> {
+    state: Cow<'a, str>,
+    nonce: Cow<'a, str>,
+    verifier: Cow<'a, str>,
+    cookie_hash: Option<Cow<'a, str>>,
+    grant: Option<Cow<'a, str>>,
+    token: Option<TokenForm<'a>>,
+    id_token: Option<Cow<'a, str>>,
+}
+
+impl<'a> From<&'a Link> for LinkForm<'a> {
+    fn from(link: &'a Link) -> Self {
+        Self {
+            expires_at: link.expires_at,
+            phase: link.phase,
+            begun_by: link.begun_by.clone(),
+            actor: link.actor.clone(),
+            expected_login: link.expected_login.as_deref().map(Cow::Borrowed),
+            redirect_uri: Cow::Borrowed(&link.redirect_uri),
+            state_hash: link.state_hash.as_str().into(),
+            secrets: link.secrets.as_ref().map(|secrets| LinkSecretsForm {
+                state: secrets.state.as_str().into(),
+                nonce: secrets.nonce.as_str().into(),
+                verifier: secrets.verifier.expose().into(),
+                cookie_hash: secrets.cookie_hash.as_deref().map(Cow::Borrowed),
+                grant: secrets.grant.as_ref().map(|grant| grant.expose().into()),
+                token: secrets.token.as_ref().map(TokenForm::from),
+                id_token: secrets.unverified_id_token.as_ref().map(|token| token.expose().into()),
+            }),
+            identity: link.identity.as_ref().map(Cow::Borrowed),
+            replaces: link.replaces.as_ref().map(Cow::Borrowed),
+            ended: link.ended.as_ref().map(Cow::Borrowed),
+        }
+    }
+}
+
+impl LinkForm<'_> {
+    pub(super) fn into_link(self, id: LinkId, key: ConnectionKey) -> Link {
+        Link {
+            id,
+            key,
+            expires_at: self.expires_at,
+            phase: self.phase,
+            begun_by: self.begun_by,
+            actor: self.actor,
+            expected_login: self.expected_login.map(Cow::into_owned),
+            redirect_uri: self.redirect_uri.into_owned(),
+            state_hash: self.state_hash.into_owned(),
+            secrets: self.secrets.map(|secrets| LinkSecrets {
+                state: secrets.state.into_owned(),
+                nonce: secrets.nonce.into_owned(),
+                verifier: PkceVerifier::new(secrets.verifier.into_owned()),
+                cookie_hash: secrets.cookie_hash.map(Cow::into_owned),
+                grant: secrets.grant.map(|grant| RefreshToken::new(grant.into_owned())),
+                token: secrets.token.map(StoredToken::from),
+                unverified_id_token: secrets.id_token.map(|token| RawIdToken::new(token.into_owned())),
+            }),
+            identity: self.identity.map(Cow::into_owned),
+            replaces: self.replaces.map(Cow::into_owned),
+            ended: self.ended.map(Cow::into_owned),
+        }
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct IntegrationForm<'a> {
+    organization: Organization,
+    tenant: TenantId,
+    client_id: ClientId,
+    public_url: Cow<'a, url::Url>,
+    headless: HeadlessIdentity,
+    suspended: bool,
+    credentials: Vec<CredentialForm<'a>>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct CredentialForm<'a> {
+    id: CredentialId,
+    secret: Cow<'a, str>,
+    /// Keys the fingerprint that people see, so that it cannot be searched for in a leak.
+    salt: Cow<'a, str>,
+    added_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    rejected_at: Option<Timestamp>,
+}
+
+impl<'a> From<&'a Integration> for IntegrationForm<'a> {
+    fn from(integration: &'a Integration) -> Self {
+        Self {
+            organization: integration.organization.clone(),
+            tenant: integration.tenant.clone(),
+            client_id: integration.client_id.clone(),
+            public_url: Cow::Borrowed(&integration.public_url),
+            headless: integration.headless,
+            suspended: integration.suspended,
+            credentials: integration
+                .credentials
+                .iter()
+                .map(|credential| CredentialForm {
+                    id: credential.id.clone(),
+                    secret: credential.secret.expose().into(),
+                    salt: credential.salt.as_str().into(),
+                    added_at: credential.added_at,
+                    expires_at: credential.expires_at,
+                    rejected_at: credential.rejected_at,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl IntegrationForm<'_> {
+    pub(super) fn into_integration(self, account: AccountId, version: i64) -> Integration {
+        let credential = |form: CredentialForm<'_>| ClientCredential {
+            id: form.id,
+            secret: std::sync::Arc::new(ClientSecret::new(form.secret.into_owned())),
+            salt: form.salt.into_owned(),
+            added_at: form.added_at,
+            expires_at: form.expires_at,
+            rejected_at: form.rejected_at,
+        };
+        Integration {
+            account,
+            version,
+            organization: self.organization,
+            tenant: self.tenant,
+            client_id: self.client_id,
+            public_url: self.public_url.into_owned(),
+            headless: self.headless,
+            suspended: self.suspended,
+            credentials: self.credentials.into_iter().map(credential).collect(),
+        }
+    }
+}

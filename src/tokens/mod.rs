@@ -1,0 +1,287 @@
+//! Access tokens of connections: from memory while fresh, by one shared refresh when not.
+//!
+//! ```text
+//!  release ──token()──▶ Tokens ──reads──▶ Slot (watch)
+//!                         │ demand            ▲ learn, fail
+//!                         ▼                   │
+//!                     Refresher ──spawns──▶ Refresh ──▶ vault, accounts, entra
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Only [`refresh`] spends a grant. Per connection one refresh runs in this process; the lease in
+//!    the store extends that across replicas (P5).
+//! 2. A refresh that was sent is finished by a task of ours: a caller that goes away drops a wait,
+//!    never an answer (P4).
+//! 3. A slot accepts only a higher generation than it knows, tombstones included; a token whose
+//!    compare-and-swap was lost is dropped (P7, design.md 6.2).
+//! 4. A failed refresh takes no valid token away, and nobody waits while one is at hand (P6).
+//!
+//! It decides nothing about callers: [`Allowed`] is proof that somebody did.
+
+mod metrics;
+mod refresh;
+mod refresher;
+mod slot;
+//TESTS
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+pub use self::metrics::Metrics;
+pub use self::refresh::Refresh;
+pub use self::refresher::{RefreshConfig, Refresher};
+use self::slot::{Answer, Slot, Slots};
+use crate::clock::{Clock, Validity, earlier};
+use crate::connection::{ConnectionKey, Identity};
+use crate::ids::Generation;
+use crate::policy::Allowed;
+use crate::reason::{Problem, Reason};
+use crate::secret::{AccessToken, Fingerprint, make_luck};
+use crate::vault::{Connection, Live};
+
+/// Hands out tokens. Cheap to clone; all clones share the slots.
+#[derive(Clone)]
+pub struct Tokens {
+    clock: Arc<dyn Clock>,
+    demands: mpsc::Sender<Demand>,
+    used: mpsc::Sender<Used>,
+    slots: Arc<Slots>,
+}
+
+/// A token as it may be released.
+#[derive(Debug)]
+pub struct Token {
+    pub access: AccessToken,
+    pub fingerprint: Fingerprint,
+    pub validity: Validity,
+    /// How long it was valid when issued: no asked-for time beyond this can be had.
+    pub lifetime: Duration,
+    pub scopes: Vec<String>,
+    pub identity: Identity,
+    pub generation: Generation,
+}
+
+/// What reporting a token as rejected came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reported {
+    /// A refresh is on its way; the token is replaced when it answers.
+    Replacing,
+    /// Not the token we would release: nothing to do.
+    Unknown,
+    /// Asked for a moment ago.
+    TooSoon,
+}
+
+/// Asks for a token that lasts `min_ttl`, unless a refresh ended since the asker looked.
+#[derive(Debug)]
+struct Demand {
+    key: ConnectionKey,
+    min_ttl: Duration,
+    seen: u64,
+    /// Refresh even though the held token looks valid: its holder was refused with it.
+    rejected: Option<Fingerprint>,
+}
+
+/// The first release of a generation: its next refresh comes at half life, not in a week.
+#[derive(Debug)]
+struct Used {
+    key: ConnectionKey,
+    generation: Generation,
+    refresh_at: Timestamp,
+}
+
+impl Tokens {
+    /// A token of `key` that stays valid for at least `min_ttl`.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none: at once where that is known, after the refresh this call waited for
+    /// otherwise, and after [`WAIT`] at the latest.
+    pub async fn token(
+        &self,
+        allowed: &Allowed,
+        key: &ConnectionKey,
+        min_ttl: Duration,
+    ) -> Result<Arc<Token>, Problem> {
+        assert_eq!(allowed.account(), &key.account, "BUG: a decision about one account used for another");
+        let slot = self.slots.slot(key);
+        let token = match slot.answer(min_ttl, self.clock.now()) {
+            Answer::Token(token) => token,
+            Answer::Problem(problem) => return Err(problem),
+            Answer::Ask => tokio::time::timeout(WAIT, self.ask(&slot, key, min_ttl))
+                .await
+                .unwrap_or_else(|_| Err(timed_out()))?,
+        };
+        self.note_use(&slot, key, &token);
+        Ok(token)
+    }
+
+    /// Publishes a connection that was just made or confirmed.
+    pub fn adopt(&self, key: &ConnectionKey, generation: Generation, live: &Live) {
+        let token = slot::token_of(live, generation, self.clock.now());
+        self.slots.slot(key).learn(generation, token);
+    }
+
+    /// Publishes a disconnect: nothing of this or an older generation is released again.
+    pub fn end(&self, key: &ConnectionKey, generation: Generation) {
+        self.slots.slot(key).learn(generation, None);
+    }
+
+    /// Why the last refresh failed, if none succeeded since.
+    pub fn obstacle(&self, key: &ConnectionKey) -> Option<Problem> {
+        self.slots.slot(key).obstacle()
+    }
+
+    /// Forgets why refreshes of an account failed: its client credential is new.
+    pub fn forgive(&self, account: &crate::ids::AccountId) {
+        self.slots.forgive(account);
+    }
+
+    /// Takes a holder's word that a token was refused, if it is the one we would release.
+    pub fn report(&self, allowed: &Allowed, key: &ConnectionKey, fingerprint: &Fingerprint) -> Reported {
+        assert_eq!(allowed.account(), &key.account, "BUG: a decision about one account used for another");
+        let slot = self.slots.slot(key);
+        let now = self.clock.now();
+        if !slot.holds(fingerprint) {
+            return Reported::Unknown;
+        }
+        if !slot.may_force(now, FORCE_EVERY) {
+            return Reported::TooSoon;
+        }
+        let demand = Demand {
+            key: key.clone(),
+            min_ttl: Duration::ZERO,
+            seen: slot.attempts(),
+            rejected: Some(fingerprint.clone()),
+        };
+        // A full queue means that refreshes are slow; the next report comes through.
+        match self.demands.try_send(demand) {
+            Ok(()) => Reported::Replacing,
+            Err(_) => Reported::TooSoon,
+        }
+    }
+
+    /// A token that replaced the reported one, for a holder who waits for it.
+    pub async fn token_other_than(
+        &self,
+        allowed: &Allowed,
+        key: &ConnectionKey,
+        fingerprint: &Fingerprint,
+    ) -> Result<Arc<Token>, Problem> {
+        assert_eq!(allowed.account(), &key.account, "BUG: a decision about one account used for another");
+        let slot = self.slots.slot(key);
+        let mut watch = slot.subscribe();
+        let replaced = watch.wait_for(|_| !slot.holds(fingerprint) || slot.obstacle().is_some());
+        let waited = tokio::time::timeout(WAIT, replaced).await.map_err(|_| timed_out())?;
+        drop(waited.map_err(|_| shutting_down())?);
+        if slot.holds(fingerprint) {
+            return Err(slot.obstacle().unwrap_or_else(timed_out));
+        }
+        self.token(allowed, key, Duration::ZERO).await
+    }
+
+    /// Asks until the slot has an answer. More than one round is rare: the refresh we joined was made
+    /// for somebody who needed less time.
+    async fn ask(&self, slot: &Slot, key: &ConnectionKey, min_ttl: Duration) -> Result<Arc<Token>, Problem> {
+        let mut watch = slot.subscribe();
+        loop {
+            let seen = watch.borrow_and_update().attempts;
+            let demand = Demand { key: key.clone(), min_ttl, seen, rejected: None };
+            self.demands.send(demand).await.map_err(|_| shutting_down())?;
+            tokio::select! {
+                biased;
+                // Waits for a value, not for a change: what ended meanwhile counts.
+                waited = watch.wait_for(|state| seen < state.attempts) => {
+                    waited.map_err(|_| shutting_down())?;
+                }
+                () = self.demands.closed() => return Err(shutting_down()),
+            }
+            match slot.answer_after(seen, min_ttl, self.clock.now()) {
+                Answer::Token(token) => return Ok(token),
+                Answer::Problem(problem) => return Err(problem),
+                Answer::Ask => {}
+            }
+        }
+    }
+
+    fn note_use(&self, slot: &Slot, key: &ConnectionKey, token: &Token) {
+        if !slot.is_first_use(token.generation) {
+            return;
+        }
+        let share = USED_REFRESH_MAX - (USED_REFRESH_MAX - USED_REFRESH_MIN) * make_luck();
+        let refresh_at = earlier(token.validity.expires_at, token.lifetime.mul_f64(1.0 - share));
+        let used = Used { key: key.clone(), generation: token.generation, refresh_at };
+        if self.used.try_send(used).is_err() {
+            // The next release of this generation tells again.
+            slot.unmark_use();
+        }
+    }
+}
+
+/// Creates the pair: the handle for the use cases and the actor for the app to run.
+pub fn tokens(refresh: Refresh, clock: Arc<dyn Clock>, config: RefreshConfig) -> (Tokens, Refresher) {
+    let (demands, demanded) = mpsc::channel(DEMANDS_MAX);
+    let (used, released) = mpsc::channel(USES_MAX);
+    let slots = refresh.slots.clone();
+    let tokens = Tokens { clock: clock.clone(), demands, used, slots };
+    (tokens, Refresher::new(refresh, clock, config, demanded, released))
+}
+
+impl Token {
+    fn new(
+        stored: &crate::vault::StoredToken,
+        live: &Live,
+        generation: Generation,
+        validity: Validity,
+    ) -> Self {
+        Self {
+            access: stored.access.clone(),
+            fingerprint: stored.access.fingerprint(),
+            validity,
+            lifetime: stored.lifetime,
+            scopes: stored.scopes.clone(),
+            identity: live.identity.clone(),
+            generation,
+        }
+    }
+}
+
+fn not_linked(key: &ConnectionKey) -> Problem {
+    Problem::new(Reason::NotLinked, format!("the account's {} is not linked", key.role.kind()))
+}
+
+fn shutting_down() -> Problem {
+    Problem::new(Reason::ShuttingDown, "this instance is shutting down").retry_after(Duration::from_secs(1))
+}
+
+fn timed_out() -> Problem {
+    Problem::new(Reason::UpstreamUnavailable, "the refresh has not answered yet; it goes on")
+        .retry_after(Duration::from_secs(2))
+}
+
+impl Refresh {
+    /// What a connection's row says, published to its slot.
+    fn publish(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
+        let token = match connection {
+            Connection::Live(live) => slot::token_of(live, generation, self.clock.now()),
+            Connection::Ended(_) => None,
+        };
+        self.slots.slot(key).learn(generation, token);
+    }
+}
+
+/// How long a caller waits for a refresh (design.md 6.3); it goes on without the caller.
+pub const WAIT: Duration = Duration::from_secs(10);
+/// A full queue makes callers wait, which is what an overloaded provider needs.
+const DEMANDS_MAX: usize = 1024;
+/// First releases wait here for one batched write; beyond this the next release tells again.
+const USES_MAX: usize = 4096;
+/// Reports of refused tokens force one refresh a minute at most (design.md 4.1).
+const FORCE_EVERY: Duration = Duration::from_mins(1);
+/// A used token is replaced between these shares of its life (design.md 6.5); jitter only earlier.
+const USED_REFRESH_MIN: f64 = 0.4;
+const USED_REFRESH_MAX: f64 = 0.5;

@@ -1,0 +1,188 @@
+//! What is known of one connection's token, published to everyone who waits for it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Token;
+use crate::clock::{Moment, Validity};
+use crate::connection::ConnectionKey;
+use crate::ids::{AccountId, Generation};
+use crate::reason::{Problem, Reason};
+use crate::secret::Fingerprint;
+use crate::vault::Live;
+
+/// All slots of this process.
+#[derive(Default)]
+pub(super) struct Slots {
+    by_key: RwLock<HashMap<ConnectionKey, Arc<Slot>>>,
+}
+
+pub(super) struct Slot {
+    state: watch::Sender<State>,
+    /// The generation whose first release was told to the refresher.
+    used: AtomicI64,
+    forced: Mutex<Option<Duration>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// Grows with each thing that ended: a read of the row, a refresh, whatever its outcome.
+    pub(super) attempts: u64,
+    generation: Generation,
+    token: Option<Arc<Token>>,
+    problem: Option<Obstacle>,
+}
+
+/// Why there is no new token, and how long asking again is pointless.
+#[derive(Clone, Debug)]
+struct Obstacle {
+    problem: Problem,
+    until: Duration,
+}
+
+/// What a slot says to somebody who wants a token.
+pub(super) enum Answer {
+    Token(Arc<Token>),
+    Problem(Problem),
+    Ask,
+}
+
+impl Slots {
+    pub(super) fn slot(&self, key: &ConnectionKey) -> Arc<Slot> {
+        if let Some(slot) = self.by_key.read().expect("no panic while held").get(key) {
+            return slot.clone();
+        }
+        let mut by_key = self.by_key.write().expect("no panic while held");
+        if SLOTS_MAX <= by_key.len() {
+            // Forgetting is safe: the row knows the generation, and the next demand reads it.
+            by_key.retain(|_, slot| 0 < slot.state.receiver_count() || 1 < Arc::strong_count(slot));
+        }
+        by_key.entry(key.clone()).or_default().clone()
+    }
+
+    pub(super) fn forgive(&self, account: &AccountId) {
+        let by_key = self.by_key.read().expect("no panic while held");
+        for (_, slot) in by_key.iter().filter(|(key, _)| key.account == *account) {
+            slot.state.send_modify(|state| state.problem = None);
+        }
+    }
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self { state: watch::Sender::default(), used: AtomicI64::new(i64::MIN), forced: Mutex::default() }
+    }
+}
+
+impl Slot {
+    pub(super) fn subscribe(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn attempts(&self) -> u64 {
+        self.state.borrow().attempts
+    }
+
+    pub(super) fn answer(&self, min_ttl: Duration, now: Moment) -> Answer {
+        let state = self.state.borrow();
+        if let Some(answer) = state.token_for(min_ttl, now) {
+            return answer;
+        }
+        match &state.problem {
+            Some(obstacle) if now.monotonic < obstacle.until => Answer::Problem(obstacle.problem.clone()),
+            _ => Answer::Ask,
+        }
+    }
+
+    /// The answer for somebody who waited past attempt `seen`: a problem counts however short-lived.
+    pub(super) fn answer_after(&self, seen: u64, min_ttl: Duration, now: Moment) -> Answer {
+        let state = self.state.borrow();
+        if let Some(answer) = state.token_for(min_ttl, now) {
+            return answer;
+        }
+        match &state.problem {
+            Some(obstacle) if seen < state.attempts => Answer::Problem(obstacle.problem.clone()),
+            _ => Answer::Ask,
+        }
+    }
+
+    pub(super) fn has_token_for(&self, min_ttl: Duration, now: Moment) -> bool {
+        matches!(self.state.borrow().token_for(min_ttl, now), Some(Answer::Token(_)))
+    }
+
+    pub(super) fn obstacle(&self) -> Option<Problem> {
+        self.state.borrow().problem.as_ref().map(|obstacle| obstacle.problem.clone())
+    }
+
+    pub(super) fn holds(&self, fingerprint: &Fingerprint) -> bool {
+        self.state.borrow().token.as_ref().is_some_and(|token| token.fingerprint == *fingerprint)
+    }
+
+    /// Takes what a row says, if it is newer than what is known (invariant 3 of [`super`]).
+    pub(super) fn learn(&self, generation: Generation, token: Option<Token>) {
+        self.state.send_modify(|state| {
+            state.attempts += 1;
+            if state.generation < generation {
+                state.generation = generation;
+                state.token = token.map(Arc::new);
+                state.problem = None;
+            }
+        });
+    }
+
+    /// Publishes why there is no newer token; a valid one stays (invariant 4).
+    pub(super) fn fail(&self, problem: Problem, until: Duration) {
+        self.state.send_modify(|state| {
+            state.attempts += 1;
+            state.problem = Some(Obstacle { problem, until });
+        });
+    }
+
+    /// Whether a forced refresh may be asked for now; if so, notes that it was.
+    pub(super) fn may_force(&self, now: Moment, every: Duration) -> bool {
+        let mut forced = self.forced.lock().expect("no panic while held");
+        let may = forced.is_none_or(|last| every <= now.monotonic.saturating_sub(last));
+        if may {
+            *forced = Some(now.monotonic);
+        }
+        may
+    }
+
+    pub(super) fn is_first_use(&self, generation: Generation) -> bool {
+        self.used.swap(generation.0, Ordering::Relaxed) != generation.0
+    }
+
+    pub(super) fn unmark_use(&self) {
+        self.used.store(i64::MIN, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    fn token_for(&self, min_ttl: Duration, now: Moment) -> Option<Answer> {
+        let token = self.token.as_ref()?;
+        if token.lifetime < min_ttl {
+            return Some(Answer::Problem(too_long(token.lifetime)));
+        }
+        // Equal counts as too short: no answer has less life than was asked for (P7).
+        (min_ttl < token.validity.left(now)).then(|| Answer::Token(token.clone()))
+    }
+}
+
+/// The releasable token of an opened connection, if it is still worth anything.
+pub(super) fn token_of(live: &Live, generation: Generation, now: Moment) -> Option<Token> {
+    let stored = live.token.as_ref()?;
+    let validity = Validity::until(stored.expires_at, now);
+    Some(Token::new(stored, live, generation, validity))
+}
+
+fn too_long(longest: Duration) -> Problem {
+    let detail = format!("tokens of this connection live {} s when issued", longest.as_secs());
+    Problem::new(Reason::MinTtlTooLong, detail).fact("longest_ttl_s", longest.as_secs().saturating_sub(1))
+}
+
+/// About 4 kB each with its token. Beyond this, slots nobody waits on are forgotten.
+const SLOTS_MAX: usize = 50_000;

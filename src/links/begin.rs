@@ -1,0 +1,151 @@
+//! The beginning: a row, a page that says what will be connected, and a browser bound to it.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::{Found, Links, PageProblem, below, redirect_path, refused};
+use crate::clock::later;
+use crate::connection::{ConnectionKey, Role};
+use crate::entra::AuthorizeRequest;
+use crate::event::{By, Event, Outcome};
+use crate::gate::Asking;
+use crate::ids::{AccountId, LinkId, Organization};
+use crate::policy::Permission;
+use crate::reason::Refused;
+use crate::secret::{PkceVerifier, hash_text, make_random_text};
+use crate::vault::{Link, LinkPhase, LinkSecrets};
+
+/// A link that waits for its person.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    pub id: LinkId,
+    pub link_url: Url,
+    pub expires_at: jiff::Timestamp,
+}
+
+/// What the first page says.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub account: AccountId,
+    pub organization: Organization,
+    pub role: Role,
+    pub actor: Option<String>,
+    pub expected_login: Option<String>,
+}
+
+/// The browser is bound; off to Entra.
+#[derive(Debug)]
+pub struct Entered {
+    /// The value of the browser's cookie: the one it had, or a new one.
+    pub cookie: String,
+    pub authorize_url: Url,
+}
+
+impl Links {
+    /// Begins a link of the service user by our pages.
+    pub async fn begin(
+        &self,
+        asking: Asking,
+        account: AccountId,
+        expected_login: Option<String>,
+    ) -> Result<Begun, Refused> {
+        let parts = &self.0;
+        let allowed = parts.gate.allow(&asking, Permission::Link, &account).await?;
+        let integration = parts.integration(allowed.account()).await?;
+        let key = ConnectionKey { account, role: Role::ServiceUser };
+        let state = make_random_text();
+        let link = Link {
+            id: make_random_text().parse().expect("base64url is a name"),
+            expires_at: later(parts.clock.now().wall, SIGN_IN_WITHIN),
+            phase: LinkPhase::Begun,
+            begun_by: asking.caller.clone(),
+            actor: asking.actor.clone(),
+            expected_login,
+            redirect_uri: below(&integration.public_url, redirect_path(&key.role)),
+            state_hash: hash_text(&state),
+            secrets: Some(LinkSecrets {
+                state,
+                nonce: make_random_text(),
+                verifier: PkceVerifier::new(make_random_text()),
+                cookie_hash: None,
+                grant: None,
+                token: None,
+                unverified_id_token: None,
+            }),
+            identity: None,
+            replaces: None,
+            ended: None,
+            key,
+        };
+        let mut event = asking.event(Outcome::Done).about(&link.key);
+        event.link = Some(link.id.clone());
+        parts.gate.record(event).await?;
+        parts.vault.insert_link(&link).await.map_err(refused)?;
+        let link_url = below(&integration.public_url, &format!("link/{}", link.id));
+        Ok(Begun { id: link.id, link_url, expires_at: link.expires_at })
+    }
+
+    /// The first page: says what will be connected to what. Stores nothing.
+    pub async fn show(&self, id: &LinkId) -> Result<Shown, PageProblem> {
+        let Found { link, .. } = self.0.begun(id).await?;
+        let integration = self.0.page_integration(&link.key.account).await?;
+        Ok(Shown {
+            account: link.key.account,
+            organization: integration.organization.clone(),
+            role: link.key.role,
+            actor: link.actor.map(|actor| actor.to_string()),
+            expected_login: link.expected_login,
+        })
+    }
+
+    /// The person goes on: binds the link to this browser and says where to send it.
+    pub async fn enter(&self, id: &LinkId, cookie: Option<String>) -> Result<Entered, PageProblem> {
+        let mut found = self.0.begun(id).await?;
+        let integration = self.0.page_integration(&found.link.key.account).await?;
+        let cookie = cookie.unwrap_or_else(make_random_text);
+        let hash = hash_text(&cookie);
+        let secrets = found.link.secrets.as_mut().ok_or(PageProblem::Over)?;
+        match &secrets.cookie_hash {
+            Some(bound) if *bound != hash => return Err(PageProblem::OtherBrowser),
+            Some(_) => {}
+            None => {
+                secrets.cookie_hash = Some(hash);
+                self.0.save(&mut found).await.map_err(PageProblem::from)?;
+                let mut event = Event::new("link.enter", By::Browser, Outcome::Done).about(&found.link.key);
+                event.link = Some(id.clone());
+                self.0.gate.record(event).await.map_err(|_| PageProblem::Unavailable)?;
+            }
+        }
+        let secrets = found.link.secrets.as_ref().ok_or(PageProblem::Over)?;
+        let authorize_url = self.0.entra.authorize_url(&AuthorizeRequest {
+            tenant: &integration.tenant,
+            client_id: &integration.client_id,
+            redirect_uri: &found.link.redirect_uri,
+            state: &secrets.state,
+            nonce: &secrets.nonce,
+            verifier: &secrets.verifier,
+        });
+        Ok(Entered { cookie, authorize_url })
+    }
+}
+
+impl super::Parts {
+    /// A link that still waits for its person.
+    async fn begun(&self, id: &LinkId) -> Result<Found, PageProblem> {
+        let found = self.link(id).await.map_err(PageProblem::from)?.ok_or(PageProblem::Unknown)?;
+        if found.has_expired() {
+            return Err(PageProblem::Expired);
+        }
+        match found.link.phase {
+            LinkPhase::Begun => Ok(found),
+            LinkPhase::Taken | LinkPhase::Held | LinkPhase::Verified | LinkPhase::Connected => {
+                Err(PageProblem::Used)
+            }
+            LinkPhase::Ended => Err(PageProblem::Over),
+        }
+    }
+}
+
+/// To the callback; checked at use (design.md 4.2).
+const SIGN_IN_WITHIN: Duration = Duration::from_mins(10);

@@ -1,0 +1,121 @@
+//! The end of a link: the caller that began it says yes, and the grant moves to the connection.
+
+use std::sync::Arc;
+
+use super::look::ConnectionView;
+use super::{Found, Links, Parts, lost, refused};
+use crate::event::Outcome;
+use crate::gate::Asking;
+use crate::ids::{AccountId, LinkId};
+use crate::reason::{Problem, Reason, Refused};
+use crate::vault::{Connection, LinkPhase, LinkSecrets, Live, Opened, VaultError};
+
+impl Links {
+    /// Makes the connection of a verified link. Repeating it gets the first answer.
+    pub async fn confirm(
+        &self,
+        asking: Asking,
+        account: AccountId,
+        id: LinkId,
+    ) -> Result<ConnectionView, Refused> {
+        let parts = self.0.clone();
+        let work = async move { parts.confirm(asking, &account, &id).await };
+        self.0.tasks.run(work).await.unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+impl Parts {
+    async fn confirm(
+        self: Arc<Self>,
+        asking: Asking,
+        account: &AccountId,
+        id: &LinkId,
+    ) -> Result<ConnectionView, Refused> {
+        for _ in 0..RACES_MAX {
+            let found = self.own_link(&asking, account, id).await?;
+            let opened = self.vault.connection(&found.link.key).await.map_err(refused)?;
+            if found.link.phase == LinkPhase::Connected {
+                return opened.as_ref().map(ConnectionView::of).ok_or(Refused::NotFound("the connection"));
+            }
+            confirmable(&found)?;
+            Self::still_replaces(&found, opened.as_ref())?;
+            // Recorded first: a connection nobody recorded must not be (P3).
+            let mut event = asking.event(Outcome::Done).about(&found.link.key);
+            event.link = Some(id.clone());
+            event.object_id = found.link.identity.as_ref().map(|identity| identity.object_id.clone());
+            self.gate.record(event).await?;
+            match self.connect(found, opened).await {
+                Err(VaultError::Changed(_)) => {} // A refresh or another link landed: look again.
+                connected => return connected.map_err(refused),
+            }
+        }
+        Err(refused(VaultError::Changed(format!("link {id}"))))
+    }
+
+    /// Moves the grant, publishes the token.
+    async fn connect(&self, found: Found, opened: Option<Opened>) -> Result<ConnectionView, VaultError> {
+        let Found { mut link, version, store_now } = found;
+        let damaged = || VaultError::Damaged(format!("link {}", link.id));
+        let identity = link.identity.clone().ok_or_else(damaged)?;
+        let Some(LinkSecrets { grant: Some(grant), token, .. }) = link.secrets.take() else {
+            return Err(damaged());
+        };
+        link.phase = LinkPhase::Connected;
+        let connection = Connection::Live(Live {
+            identity,
+            grant,
+            token,
+            linked_at: store_now,
+            linked_by: link.actor.clone(),
+            refreshed_at: None,
+        });
+        let generation =
+            self.vault.connect((&link, version), opened.as_ref(), &connection, store_now).await?;
+        tracing::info!(connection.key = %link.key, connection.generation = generation.0, "connected");
+        let opened = Opened { key: link.key, generation, connection, failure: None, store_now };
+        if let Connection::Live(live) = &opened.connection {
+            self.tokens.adopt(&opened.key, generation, live);
+        }
+        Ok(ConnectionView::of(&opened))
+    }
+
+    /// Nobody else stands in the place than the one the caller was shown.
+    fn still_replaces(found: &Found, opened: Option<&Opened>) -> Result<(), Refused> {
+        let shown = found.link.replaces.as_ref().and_then(|replaced| replaced.identity.as_ref());
+        let stands = opened.and_then(|opened| match &opened.connection {
+            Connection::Live(live) => Some(&live.identity),
+            Connection::Ended(_) => None,
+        });
+        let same_as_linked =
+            |identity| found.link.identity.as_ref().is_some_and(|own| own.is_same_as(identity));
+        let agree = match (shown, stands.filter(|identity| !same_as_linked(identity))) {
+            (None, None) => true,
+            (Some(shown), Some(stands)) => shown.is_same_as(stands),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if agree {
+            return Ok(());
+        }
+        let detail = "the identity that would be replaced is not the one that was shown";
+        Err(Problem::new(Reason::LinkMismatch, detail).into())
+    }
+}
+
+fn confirmable(found: &Found) -> Result<(), Refused> {
+    if found.has_expired() {
+        return Err(Problem::new(Reason::LinkExpired, "the link was not confirmed in time").into());
+    }
+    match found.link.phase {
+        LinkPhase::Verified => Ok(()),
+        LinkPhase::Begun | LinkPhase::Taken | LinkPhase::Held => {
+            Err(Refused::Precondition("the link is not verified yet: look at it again".into()))
+        }
+        LinkPhase::Connected | LinkPhase::Ended => {
+            let message = found.link.ended.as_ref().map_or("the link is over", |end| end.message.as_str());
+            Err(Problem::new(Reason::LinkExpired, message.to_owned()).into())
+        }
+    }
+}
+
+/// Refreshes of the replaced connection land between read and write at most this often in a row.
+const RACES_MAX: usize = 5;

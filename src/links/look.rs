@@ -1,0 +1,181 @@
+//! Looking: links and connections as callers may see them, without a secret in them.
+
+use jiff::Timestamp;
+
+use super::{Found, Links, Parts, lost, refused};
+use crate::connection::{ConnectionKey, Failure, Identity, Role};
+use crate::gate::Asking;
+use crate::ids::{AccountId, Generation, Label, LinkId};
+use crate::policy::Permission;
+use crate::reason::{Problem, Reason, Refused};
+use crate::vault::{Connection, LinkEnd, LinkPhase, Opened};
+
+/// A link as its beginner sees it.
+#[derive(Clone, Debug)]
+pub struct LinkView {
+    pub id: LinkId,
+    pub key: ConnectionKey,
+    pub phase: LinkPhase,
+    pub identity: Option<Identity>,
+    pub replaces: Option<Identity>,
+    pub ended: Option<LinkEnd>,
+    pub expires_at: Timestamp,
+}
+
+/// A connection as its readers see it.
+#[derive(Clone, Debug)]
+pub struct ConnectionView {
+    pub key: ConnectionKey,
+    pub generation: Generation,
+    pub identity: Option<Identity>,
+    pub live: bool,
+    pub linked_at: Option<Timestamp>,
+    pub linked_by: Option<Label>,
+    pub token_expires_at: Option<Timestamp>,
+    pub refreshed_at: Option<Timestamp>,
+    pub failure: Option<Failure>,
+}
+
+impl Links {
+    /// The link as it is; resumes the checks of a held one. Only for the caller that began it.
+    pub async fn link(&self, asking: Asking, account: AccountId, id: LinkId) -> Result<LinkView, Refused> {
+        let found = self.0.own_link(&asking, &account, &id).await?;
+        let parts = self.0.clone();
+        let work = async move { parts.brought_up_to_date(found).await };
+        self.0.tasks.run(work).await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// One connection, tombstones included.
+    pub async fn connection(
+        &self,
+        asking: Asking,
+        account: AccountId,
+        role: Role,
+    ) -> Result<ConnectionView, Refused> {
+        let allowed = self.0.gate.allow(&asking, Permission::ConnectionsRead, &account).await?;
+        let key = ConnectionKey { account: allowed.account().clone(), role };
+        let opened = self.0.vault.connection(&key).await.map_err(refused)?;
+        opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
+    }
+
+    /// A page of an account's connections after `after`, at most `limit`.
+    pub async fn connections(
+        &self,
+        asking: Asking,
+        account: AccountId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ConnectionView>, Refused> {
+        let allowed = self.0.gate.allow(&asking, Permission::ConnectionsRead, &account).await?;
+        let page = self.0.vault.connections(allowed.account(), after, limit).await.map_err(refused)?;
+        Ok(page
+            .into_iter()
+            .map(|(key, opened)| match opened {
+                Ok(opened) => ConnectionView::of(&opened),
+                Err(error) => ConnectionView::damaged(key, error.problem().reason),
+            })
+            .collect())
+    }
+}
+
+pub(super) fn never_linked(key: &ConnectionKey) -> Refused {
+    let detail = format!("the account's {} was never linked", key.role.kind());
+    Problem::new(Reason::NotLinked, detail).into()
+}
+
+impl Parts {
+    async fn brought_up_to_date(&self, mut found: Found) -> Result<LinkView, Refused> {
+        if found.has_expired() {
+            let message = "The link was not finished in time. Begin it again.";
+            found.link.end(Reason::LinkExpired, message);
+            return Ok(LinkView::of(found));
+        }
+        match found.link.phase {
+            LinkPhase::Held => {
+                let integration = self.integration(&found.link.key.account).await?;
+                // Its outcome stands in the link.
+                let _checked = self.check_held(&mut found, &integration).await;
+            }
+            LinkPhase::Verified => self.show_who_stands_now(&mut found).await?,
+            LinkPhase::Begun | LinkPhase::Taken | LinkPhase::Connected | LinkPhase::Ended => {}
+        }
+        Ok(LinkView::of(found))
+    }
+
+    /// Whom the link shows as replaced is whom `ConfirmLink` compares with.
+    async fn show_who_stands_now(&self, found: &mut Found) -> Result<(), Refused> {
+        let Some(identity) = found.link.identity.clone() else {
+            return Ok(());
+        };
+        let stands = self.replaced(found, &identity).await.map_err(refused)?;
+        let shown = found.link.replaces.as_ref().and_then(|replaced| replaced.identity.clone());
+        let same = match (&shown, &stands) {
+            (None, None) => true,
+            (Some(shown), Some(stands)) => shown.is_same_as(stands),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !same {
+            found.link.replaces = Some(crate::vault::Replaced { identity: stands });
+            self.save(found).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+}
+
+impl LinkView {
+    fn of(found: Found) -> Self {
+        let link = found.link;
+        Self {
+            id: link.id,
+            key: link.key,
+            phase: link.phase,
+            identity: link.identity,
+            replaces: link.replaces.and_then(|replaced| replaced.identity),
+            ended: link.ended,
+            expires_at: link.expires_at,
+        }
+    }
+}
+
+impl ConnectionView {
+    pub(super) fn of(opened: &Opened) -> Self {
+        let nothing = Self {
+            key: opened.key.clone(),
+            generation: opened.generation,
+            identity: None,
+            live: false,
+            linked_at: None,
+            linked_by: None,
+            token_expires_at: None,
+            refreshed_at: None,
+            failure: opened.failure.clone(),
+        };
+        match &opened.connection {
+            Connection::Live(live) => Self {
+                identity: Some(live.identity.clone()),
+                live: true,
+                linked_at: Some(live.linked_at),
+                linked_by: live.linked_by.clone(),
+                token_expires_at: live.token.as_ref().map(|token| token.expires_at),
+                refreshed_at: live.refreshed_at,
+                ..nothing
+            },
+            Connection::Ended(ended) => Self { identity: ended.identity.clone(), ..nothing },
+        }
+    }
+
+    fn damaged(key: ConnectionKey, reason: Reason) -> Self {
+        let failure = Failure { reason, code: None, since: Timestamp::UNIX_EPOCH, count: 1 };
+        Self {
+            key,
+            generation: Generation::default(),
+            identity: None,
+            live: true,
+            linked_at: None,
+            linked_by: None,
+            token_expires_at: None,
+            refreshed_at: None,
+            failure: Some(failure),
+        }
+    }
+}

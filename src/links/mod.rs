@@ -1,0 +1,134 @@
+//! Linking: begin, complete, confirm, disconnect, and looking at what came of it (design.md 4.2).
+//!
+//! # Invariants
+//!
+//! 1. A linked connection arises only by [`confirm`](Links::confirm), from the caller that began the
+//!    link. A link is otherwise a bearer invitation: whoever signs in lands in the beginner's slot.
+//! 2. A code is taken once, and only for the role, the browser and the time it was meant for.
+//! 3. What a code bought is sealed into the link's row before anything else that could fail (P4).
+//! 4. What spends a code or writes what it bought runs in a task of ours, not in a request.
+//!
+//! Links of service users by our own pages (front A) are built; the platform's pages and developers
+//! come with the next step.
+
+mod begin;
+mod check;
+mod complete;
+mod confirm;
+mod disconnect;
+mod look;
+mod sweep;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+pub use begin::{Begun, Entered, Shown};
+pub use complete::{Callback, Completed, Declined, PageProblem};
+pub use look::{ConnectionView, LinkView};
+pub use sweep::LinkSweeper;
+
+use crate::accounts::Accounts;
+use crate::clock::Clock;
+use crate::connection::Role;
+use crate::devops::Devops;
+use crate::entra::Entra;
+use crate::gate::{Asking, Gate};
+use crate::ids::{AccountId, LinkId};
+use crate::policy::Permission;
+use crate::reason::{Problem, Reason, Refused};
+use crate::tasks::Tasks;
+use crate::tokens::Tokens;
+use crate::vault::{Integration, Link, Vault, VaultError};
+
+/// The use cases of linking. Cheap to clone.
+#[derive(Clone)]
+pub struct Links(Arc<Parts>);
+
+/// What they need.
+pub struct Parts {
+    pub gate: Gate,
+    pub vault: Arc<Vault>,
+    pub accounts: Arc<Accounts>,
+    pub tokens: Tokens,
+    pub entra: Arc<Entra>,
+    pub devops: Arc<Devops>,
+    pub clock: Arc<dyn Clock>,
+    pub tasks: Tasks,
+}
+
+/// A link with what is needed to save it.
+struct Found {
+    link: Link,
+    version: i64,
+    store_now: Timestamp,
+}
+
+impl Links {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Where the pages' forms may send a browser, for their Content-Security-Policy.
+    pub fn browser_origin(&self) -> String {
+        self.0.entra.browser_origin()
+    }
+}
+
+impl Parts {
+    /// The link, for the caller that began it. Everybody else learns nothing.
+    async fn own_link(&self, asking: &Asking, account: &AccountId, id: &LinkId) -> Result<Found, Refused> {
+        let allowed = self.gate.allow(asking, Permission::Link, account).await?;
+        let found = self.link(id).await.map_err(refused)?.ok_or(Refused::Denied)?;
+        if found.link.begun_by != *allowed.caller() || found.link.key.account != *allowed.account() {
+            return Err(Refused::Denied);
+        }
+        Ok(found)
+    }
+
+    async fn link(&self, id: &LinkId) -> Result<Option<Found>, VaultError> {
+        let found = self.vault.link(id).await?;
+        Ok(found.map(|(link, version, store_now)| Found { link, version, store_now }))
+    }
+
+    async fn integration(&self, account: &AccountId) -> Result<Arc<Integration>, Refused> {
+        self.accounts.integration(account).await?.ok_or(Refused::Denied)
+    }
+
+    async fn save(&self, found: &mut Found) -> Result<(), VaultError> {
+        found.version = self.vault.save_link(&found.link, found.version).await?;
+        Ok(())
+    }
+}
+
+impl Found {
+    /// Expired is what its time says, whether or not anybody swept.
+    fn has_expired(&self) -> bool {
+        self.link.phase.is_open() && self.link.expires_at <= self.store_now
+    }
+}
+
+/// The path of the role's redirect URI, below the public URL (azure.md 1.3).
+pub fn redirect_path(role: &Role) -> &'static str {
+    match role {
+        Role::Developer(_) => "complete/azure_active_directory",
+        Role::ServiceUser | Role::ServicePrincipal => "complete/azure_active_directory_service_user",
+    }
+}
+
+/// `public_url` with `path` below it.
+pub fn below(public_url: &url::Url, path: &str) -> url::Url {
+    let mut url = public_url.clone();
+    let base = public_url.path().trim_end_matches('/');
+    url.set_path(&format!("{base}/{path}"));
+    url
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn refused(error: VaultError) -> Refused {
+    error.problem().into()
+}
+
+fn lost() -> Refused {
+    Problem::new(Reason::StoreUnavailable, "the work did not come to its end; look at the link again").into()
+}

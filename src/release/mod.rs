@@ -1,0 +1,164 @@
+//! Handing a token to a caller: decide, fetch, record, answer. The only maker of a token that may leave.
+//!
+//! # Invariants
+//!
+//! 1. Decided before anything else is touched (P2), recorded before it is answered (P3).
+//! 2. [`Released`] is made here alone, after the record was written; faces encode nothing else.
+//! 3. A git credential is for URLs of the integration's own organization: a hostile submodule gets
+//!    nothing (design.md 4.1).
+//!
+//! Entra cannot narrow a token to one repository; this does not pretend to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::accounts::Accounts;
+use crate::clock::{Clock, between};
+use crate::connection::{ConnectionKey, Role};
+use crate::event::Outcome;
+use crate::gate::{Asking, Gate};
+use crate::git_url::GitUrl;
+use crate::ids::AccountId;
+use crate::policy::{Allowed, Permission};
+use crate::reason::{Problem, Reason, Refused};
+use crate::secret::Fingerprint;
+use crate::tokens::{Token, Tokens};
+use crate::vault::Integration;
+
+/// The use cases of a release.
+#[derive(Clone)]
+pub struct Release {
+    pub gate: Gate,
+    pub accounts: Arc<Accounts>,
+    pub tokens: Tokens,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub asking: Asking,
+    pub account: AccountId,
+    /// How long the token must stay valid at least.
+    pub min_ttl: Duration,
+}
+
+/// A token that may leave: it is on record.
+pub struct Released {
+    pub token: Arc<Token>,
+    pub key: ConnectionKey,
+    pub warnings: Vec<Warning>,
+}
+
+/// What does not fail this call but soon may fail another.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Warning {
+    pub code: &'static str,
+    pub text: String,
+}
+
+impl Release {
+    /// A token of the account's headless identity.
+    pub async fn service_user_token(&self, wish: Wish) -> Result<Released, Refused> {
+        let allowed = self.gate.allow(&wish.asking, Permission::ReleaseServiceUser, &wish.account).await?;
+        let integration = self.integration(&allowed).await?;
+        self.release(&wish, &allowed, &integration).await
+    }
+
+    /// A credential for git, if the URL is of the account's organization.
+    pub async fn git_credential(&self, wish: Wish, url: &GitUrl) -> Result<Released, Refused> {
+        let allowed = self.gate.allow(&wish.asking, Permission::Git, &wish.account).await?;
+        let integration = self.integration(&allowed).await?;
+        if url.organization != integration.organization {
+            let event = wish.asking.event(Outcome::Done).about(&headless(&integration));
+            let detail = "the URL is of another Azure DevOps organization than the account's";
+            let refused = Problem::new(Reason::OrganizationMismatch, detail).into();
+            return self.gate.conclude(event, Err(refused)).await;
+        }
+        self.release(&wish, &allowed, &integration).await
+    }
+
+    /// A holder was refused with a token. Who may release may report; an unknown fingerprint changes
+    /// nothing and is not told from a known one.
+    pub async fn report_rejected(
+        &self,
+        asking: Asking,
+        account: AccountId,
+        role: Option<Role>,
+        fingerprint: &Fingerprint,
+    ) -> Result<(), Refused> {
+        let allowed = match self.gate.allow(&asking, Permission::Report, &account).await {
+            Ok(allowed) => allowed,
+            Err(refused) if !self.gate.may_see(&asking.caller, Permission::ReleaseServiceUser, &account) => {
+                return Err(refused);
+            }
+            Err(_) => self.gate.allow(&asking, Permission::ReleaseServiceUser, &account).await?,
+        };
+        let integration = self.integration(&allowed).await?;
+        let key = role.map_or_else(|| headless(&integration), |role| ConnectionKey { account, role });
+        let reported = self.tokens.report(&allowed, &key, fingerprint);
+        tracing::info!(connection.key = %key, ?reported, "a token was reported as rejected");
+        self.gate.record(asking.event(Outcome::Done).about(&key)).await
+    }
+
+    /// The integration of an allowed account; an account nobody registered is as good as forbidden.
+    async fn integration(&self, allowed: &Allowed) -> Result<Arc<Integration>, Refused> {
+        let integration = self.accounts.integration(allowed.account()).await?.ok_or(Refused::Denied)?;
+        if integration.suspended {
+            return Err(Problem::new(Reason::Suspended, "the account's integration is suspended").into());
+        }
+        Ok(integration)
+    }
+
+    async fn release(
+        &self,
+        wish: &Wish,
+        allowed: &Allowed,
+        integration: &Integration,
+    ) -> Result<Released, Refused> {
+        let key = headless(integration);
+        let token = self.tokens.token(allowed, &key, wish.min_ttl).await.map_err(Refused::from);
+        let outcome = match &token {
+            Ok(token) => Outcome::Released {
+                fingerprint: token.fingerprint.clone(),
+                expires_at: token.validity.expires_at,
+            },
+            Err(_) => Outcome::Done,
+        };
+        let mut event = wish.asking.event(outcome).about(&key);
+        event.generation = token.as_ref().ok().map(|token| token.generation);
+        let token = self.gate.conclude(event, token).await?;
+        // Recording may have taken its two seconds.
+        if token.validity.left(self.clock.now()) < wish.min_ttl.saturating_sub(RECORDING_MAX) {
+            return Err(Problem::new(Reason::AuditUnavailable, "recording took too long").into());
+        }
+        let warnings = self.warnings(&key, integration);
+        Ok(Released { token, key, warnings })
+    }
+
+    fn warnings(&self, key: &ConnectionKey, integration: &Integration) -> Vec<Warning> {
+        let now = self.clock.now().wall;
+        let last_expiry = integration.credentials.iter().filter_map(|credential| credential.expires_at).max();
+        let expires = last_expiry.map(|at| between(now, at)).filter(|left| *left < WARN_BEFORE_EXPIRY);
+        let expires = expires.map(|left| Warning {
+            code: "CLIENT_CREDENTIAL_EXPIRES",
+            text: format!("the client secret expires in {} days", left.as_secs() / DAY.as_secs()),
+        });
+        let failing = self.tokens.obstacle(key).map(|problem| Warning {
+            code: "REFRESH_FAILING",
+            text: format!("the last refresh failed: {}", problem.detail),
+        });
+        expires.into_iter().chain(failing).collect()
+    }
+}
+
+/// Which connection answers for the account when no developer is named.
+fn headless(integration: &Integration) -> ConnectionKey {
+    ConnectionKey { account: integration.account.clone(), role: Role::from(integration.headless) }
+}
+
+const DAY: Duration = Duration::from_hours(24);
+/// Time enough for a person to make a new secret before anything stops.
+const WARN_BEFORE_EXPIRY: Duration = Duration::from_hours(24 * 60);
+/// What the audit may take before it refuses; see `audit`.
+const RECORDING_MAX: Duration = Duration::from_secs(3);

@@ -25,4 +25,23 @@ pub mod seal;
 pub mod store;
 pub mod tls;
 
+pub mod accounts;
+pub mod admin;
+pub mod config;
+pub mod gate;
+pub mod integrations;
+pub mod lifecycle;
+pub mod link_pages;
+pub mod links;
+
+pub mod app;
+pub mod grpc;
+pub mod offline;
 pub mod pb;
+pub mod process;
+pub mod release;
+pub mod repos;
+pub mod tasks;
+pub mod telemetry;
+pub mod tokens;
+pub mod vault;

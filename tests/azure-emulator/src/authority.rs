@@ -44,11 +44,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let params = params()?;
         let pem = params.self_signed(&key)?.pem();
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            pem,
-            leaves: Mutex::default(),
-        })
+        Ok(Self { issuer: Issuer::new(params, key), pem, leaves: Mutex::default() })
     }
 
     /// The authority in `directory`, made and put there if there is none.
@@ -57,21 +53,12 @@ impl Authority {
         if certificate.exists() && key.exists() {
             let pem = std::fs::read_to_string(certificate)?;
             let key = KeyPair::from_pem(&std::fs::read_to_string(key)?)?;
-            return Ok(Self {
-                issuer: Issuer::new(params()?, key),
-                pem,
-                leaves: Mutex::default(),
-            });
+            return Ok(Self { issuer: Issuer::new(params()?, key), pem, leaves: Mutex::default() });
         }
         let made = Self::make()?;
         std::fs::create_dir_all(directory)?;
         let mut file = OpenOptions::new();
-        let mut file = file
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(key)?;
+        let mut file = file.write(true).create(true).truncate(true).mode(0o600).open(key)?;
         file.write_all(made.issuer.key().serialize_pem().as_bytes())?;
         std::fs::write(certificate, &made.pem)?;
         Ok(made)
@@ -105,9 +92,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec![host.to_owned()])?;
         if host == hosts::LOCALHOST {
-            params
-                .subject_alt_names
-                .push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+            params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         }
         params.distinguished_name.push(DnType::CommonName, host);
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -125,9 +110,7 @@ impl Authority {
 /// Fixed dates: certificates are judged by the client's clock, which is not the emulator's.
 fn params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "azure-emulator test authority");
+    params.distinguished_name.push(DnType::CommonName, "azure-emulator test authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = date_time_ymd(2020, 1, 1);
@@ -145,10 +128,7 @@ impl std::fmt::Debug for Leaves {
 
 impl ResolvesServerCert for Leaves {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let host = hello
-            .server_name()
-            .unwrap_or(hosts::LOCALHOST)
-            .to_lowercase();
+        let host = hello.server_name().unwrap_or(hosts::LOCALHOST).to_lowercase();
         let is_ours = host == hosts::LOCALHOST || hosts::role(&host).is_some();
         is_ours.then(|| self.0.leaf(&host).ok()).flatten()
     }

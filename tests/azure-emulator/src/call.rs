@@ -58,11 +58,7 @@ impl Call {
             host: host.to_lowercase(),
             method,
             path: path.to_owned(),
-            segments: path
-                .split('/')
-                .filter(|part| !part.is_empty())
-                .map(decode)
-                .collect(),
+            segments: path.split('/').filter(|part| !part.is_empty()).map(decode).collect(),
             raw_query: raw_query.to_owned(),
             query: parse_form(raw_query.as_bytes()),
             headers: HeaderMap::new(),
@@ -94,10 +90,7 @@ impl Call {
 }
 
 pub(crate) fn value_of<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    pairs
-        .iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_str())
+    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
 fn parse_form(bytes: &[u8]) -> Vec<(String, String)> {
@@ -119,10 +112,7 @@ pub(crate) fn answer(status: u16, content_type: &str, body: impl Into<Body>) -> 
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let content_type = HeaderValue::from_str(content_type).expect("content types are constants");
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    answer.headers_mut().insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static("no-store, no-cache"),
-    );
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-cache"));
     answer
 }
 
@@ -139,19 +129,13 @@ pub(crate) fn text(status: u16, body: impl Into<String>) -> Answer {
 }
 
 pub(crate) fn redirect(status: u16, location: &str) -> Answer {
-    with_header(
-        answer(status, "text/html; charset=utf-8", Body::empty()),
-        "location",
-        location,
-    )
+    with_header(answer(status, "text/html; charset=utf-8", Body::empty()), "location", location)
 }
 
 /// Adds (not replaces) a header. A value that cannot be one is left out.
 pub(crate) fn with_header(mut answer: Answer, name: &'static str, value: &str) -> Answer {
     if let Ok(value) = HeaderValue::from_str(value) {
-        answer
-            .headers_mut()
-            .append(HeaderName::from_static(name), value);
+        answer.headers_mut().append(HeaderName::from_static(name), value);
     }
     answer
 }
@@ -169,10 +153,7 @@ mod tests {
             "/contoso/Data%20Platform/_git/a+b%26c/?x=1+2",
         );
 
-        assert_eq!(
-            call.segments(),
-            ["contoso", "Data Platform", "_git", "a+b&c"]
-        );
+        assert_eq!(call.segments(), ["contoso", "Data Platform", "_git", "a+b&c"]);
         assert_eq!(call.query("x"), Some("1 2"));
         assert_eq!(call.host, "dev.azure.com");
     }

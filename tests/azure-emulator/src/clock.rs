@@ -16,10 +16,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// A clock which stands still at `fixed`, or one which follows the system's.
     pub(crate) fn new(fixed: Option<Timestamp>) -> Self {
-        Self {
-            fixed,
-            advanced: Mutex::new(SignedDuration::ZERO),
-        }
+        Self { fixed, advanced: Mutex::new(SignedDuration::ZERO) }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -35,10 +32,7 @@ impl Clock {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place which reads the system's clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place which reads the system's clock")]
 fn system_now() -> Timestamp {
     Timestamp::now()
 }

@@ -32,11 +32,7 @@ async fn route(shared: &Shared, mut call: Call) -> Answer {
             Some(Role::Profile) => devops::answer_profile(shared, &call),
             Some(Role::LegacyDevops(organization)) => {
                 call.segments.insert(0, organization);
-                if call
-                    .segments
-                    .get(1)
-                    .is_some_and(|part| part == "DefaultCollection")
-                {
+                if call.segments.get(1).is_some_and(|part| part == "DefaultCollection") {
                     call.segments.remove(1);
                 }
                 devops::answer(shared, &call).await
@@ -54,9 +50,7 @@ async fn route(shared: &Shared, mut call: Call) -> Answer {
 pub(crate) fn record(shared: &Shared, call: &mut Call) {
     let form = call.form();
     let access_token = devops::credential(call).map(|token| random::fingerprint(&token));
-    let authorization = call
-        .header("authorization")
-        .and_then(|value| value.split_once(' '));
+    let authorization = call.header("authorization").and_then(|value| value.split_once(' '));
     let authorization = authorization.map(|(scheme, _)| scheme);
     let recorded = Recorded {
         n: 0,
@@ -70,9 +64,7 @@ pub(crate) fn record(shared: &Shared, call: &mut Call) {
         authorization: authorization.map(str::to_owned),
         access_token,
         grant_type: value_of(&form, "grant_type").map(str::to_owned),
-        client_id: value_of(&form, "client_id")
-            .or(call.query("client_id"))
-            .map(str::to_owned),
+        client_id: value_of(&form, "client_id").or(call.query("client_id")).map(str::to_owned),
         status: None,
         token: None,
     };
@@ -80,16 +72,6 @@ pub(crate) fn record(shared: &Shared, call: &mut Call) {
 }
 
 fn redacted((name, value): &(String, String)) -> (String, String) {
-    let is_secret = matches!(
-        name.as_str(),
-        "code" | "client_secret" | "refresh_token" | "code_verifier"
-    );
-    (
-        name.clone(),
-        if is_secret {
-            "…".to_owned()
-        } else {
-            value.clone()
-        },
-    )
+    let is_secret = matches!(name.as_str(), "code" | "client_secret" | "refresh_token" | "code_verifier");
+    (name.clone(), if is_secret { "…".to_owned() } else { value.clone() })
 }

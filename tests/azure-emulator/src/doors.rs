@@ -64,16 +64,15 @@ impl Doors {
                 self.answer_all(TokioIo::new(stream), door, None).await
             }
             Door::Proxy => self.proxy(TokioIo::new(stream)).await,
-            Door::Browser | Door::Control => {
-                self.answer_all(TokioIo::new(stream), door, None).await
-            }
+            Door::Browser | Door::Control => self.answer_all(TokioIo::new(stream), door, None).await,
         }
     }
 
     async fn proxy(&self, stream: TokioIo<tokio::net::TcpStream>) -> io::Result<()> {
-        let service = service_fn(|request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(self.connect(request))
-        });
+        let service =
+            service_fn(
+                |request: Request<Incoming>| async move { Ok::<_, Infallible>(self.connect(request)) },
+            );
         hyper::server::conn::http1::Builder::new()
             .serve_connection(stream, service)
             .with_upgrades()
@@ -83,21 +82,11 @@ impl Doors {
 
     /// The answer to a request to the proxy itself.
     fn connect(&self, request: Request<Incoming>) -> Answer {
-        let authority = request
-            .uri()
-            .authority()
-            .map(|name| name.as_str().to_lowercase());
+        let authority = request.uri().authority().map(|name| name.as_str().to_lowercase());
         let authority = authority.unwrap_or_default();
-        let host = authority
-            .strip_suffix(":443")
-            .filter(|host| hosts::role(host).is_some());
+        let host = authority.strip_suffix(":443").filter(|host| hosts::role(host).is_some());
         let (&Method::CONNECT, Some(host)) = (request.method(), host) else {
-            let mut call = Call::new(
-                Door::Proxy,
-                &authority,
-                request.method().clone(),
-                request.uri().path(),
-            );
+            let mut call = Call::new(Door::Proxy, &authority, request.method().clone(), request.uri().path());
             dispatch::record(&self.shared, &mut call);
             self.shared.state().log.answered(call.n, 403);
             return text(403, "this proxy leads only to the hosts it plays itself\n");
@@ -113,12 +102,9 @@ impl Doors {
     }
 
     async fn tunnel(&self, request: Request<Incoming>, host: String) -> io::Result<()> {
-        let stream = hyper::upgrade::on(request)
-            .await
-            .map_err(io::Error::other)?;
+        let stream = hyper::upgrade::on(request).await.map_err(io::Error::other)?;
         let stream = self.tls.accept(TokioIo::new(stream)).await?;
-        self.answer_all(TokioIo::new(stream), Door::Proxy, Some(&host))
-            .await
+        self.answer_all(TokioIo::new(stream), Door::Proxy, Some(&host)).await
     }
 
     /// Answers the requests of one connection. `host` is where it was tunnelled to.
@@ -137,25 +123,15 @@ impl Doors {
 
     async fn one(&self, request: Request<Incoming>, door: Door, tunnel: Option<&str>) -> Answer {
         let (parts, body) = request.into_parts();
-        let named = parts
-            .headers
-            .get("host")
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or_default();
-        let named = named
-            .rsplit_once(':')
-            .map_or(named, |(host, _)| host)
-            .to_lowercase();
+        let named = parts.headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let named = named.rsplit_once(':').map_or(named, |(host, _)| host).to_lowercase();
         if tunnel.is_some_and(|tunnel| tunnel != named) {
             return text(421, "this connection leads to another host\n");
         }
         let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
             return text(413, "the request is too large\n");
         };
-        let target = parts
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let mut call = Call::new(door, &named, parts.method, target);
         call.headers = parts.headers;
         call.body = body.to_bytes();

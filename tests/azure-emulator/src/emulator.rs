@@ -113,8 +113,7 @@ impl Emulator {
         let repositories = data_dir.join("repositories");
         // In a directory of its own nobody looks for a repository before it is asked for.
         if own_directory.is_none() {
-            seeding::make_repositories(&options.world, &repositories)
-                .map_err(StartError::Repositories)?;
+            seeding::make_repositories(&options.world, &repositories).map_err(StartError::Repositories)?;
         }
         let authority = match &options.ca_dir {
             Some(directory) => Authority::load_or_make(directory)?,
@@ -147,16 +146,7 @@ impl Emulator {
         let control = open(options.ports.control, Door::Control).await?;
         tasks.close();
         let stop = stop.drop_guard();
-        Ok(Self {
-            shared,
-            proxy,
-            https,
-            browser,
-            control,
-            tasks,
-            stop,
-            _own_directory: own_directory,
-        })
+        Ok(Self { shared, proxy, https, browser, control, tasks, stop, _own_directory: own_directory })
     }
 
     /// The CONNECT proxy which plays the real hosts.
@@ -210,13 +200,7 @@ impl Emulator {
 
     /// Every request to the token endpoint that was evaluated.
     pub fn token_requests(&self) -> Vec<TokenRequest> {
-        self.shared
-            .state()
-            .log
-            .all()
-            .iter()
-            .filter_map(|recorded| recorded.token.clone())
-            .collect()
+        self.shared.state().log.all().iter().filter_map(|recorded| recorded.token.clone()).collect()
     }
 
     /// How many requests wait in a hold or hang.
@@ -236,11 +220,7 @@ impl Emulator {
     /// When that takes longer than ten seconds.
     pub async fn wait_held(&self, n: usize) {
         let reached = self.shared.gate.wait_held(n).await;
-        assert!(
-            reached,
-            "{} requests are held, {n} were expected",
-            self.held()
-        );
+        assert!(reached, "{} requests are held, {n} were expected", self.held());
     }
 
     /// Accepts as this user, without a page: the address of the callback, or the page that

@@ -168,14 +168,7 @@ impl Fault {
     /// The next token request is answered with this AADSTS code in its usual form.
     pub fn next_error(code: u32) -> Self {
         let (error, suberror, claims, http) = (None, None, None, None);
-        Self::EntraError {
-            code,
-            error,
-            suberror,
-            claims,
-            http,
-            count: Some(1),
-        }
+        Self::EntraError { code, error, suberror, claims, http, count: Some(1) }
     }
 
     fn count(&self) -> Option<u32> {
@@ -239,11 +232,7 @@ impl Faults {
 
     /// The newest switch that matches, without using it up.
     pub(crate) fn find(&self, matches: impl Fn(&Fault) -> bool) -> Option<&Fault> {
-        self.0
-            .iter()
-            .rev()
-            .map(|active| &active.fault)
-            .find(|fault| matches(fault))
+        self.0.iter().rev().map(|active| &active.fault).find(|fault| matches(fault))
     }
 
     /// The oldest switch that matches, used once.
@@ -285,14 +274,7 @@ mod tests {
         let text = r#"{"switch":"entra.error","code":700082,"suberror":"bad_token","count":1}"#;
         let fault: Fault = serde_json::from_str(text).unwrap();
 
-        assert!(matches!(
-            fault,
-            Fault::EntraError {
-                code: 700_082,
-                count: Some(1),
-                ..
-            }
-        ));
+        assert!(matches!(fault, Fault::EntraError { code: 700_082, count: Some(1), .. }));
         assert!(serde_json::from_str::<Fault>(r#"{"switch":"git.v2","x":1}"#).is_err());
     }
 }

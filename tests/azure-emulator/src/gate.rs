@@ -15,10 +15,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        Self {
-            held: watch::Sender::new(0),
-            releases: watch::Sender::new(0),
-        }
+        Self { held: watch::Sender::new(0), releases: watch::Sender::new(0) }
     }
 
     /// Returns at the next release.

@@ -38,10 +38,7 @@ mod tests {
 
     #[test]
     fn only_the_hosts_of_the_contract_have_a_role() {
-        assert_eq!(
-            role("contoso.visualstudio.com"),
-            Some(Role::LegacyDevops("contoso".to_owned()))
-        );
+        assert_eq!(role("contoso.visualstudio.com"), Some(Role::LegacyDevops("contoso".to_owned())));
         assert_eq!(role("app.vssps.visualstudio.com"), Some(Role::Profile));
         assert_eq!(role("a.b.visualstudio.com"), None);
         assert_eq!(role("example.com"), None);

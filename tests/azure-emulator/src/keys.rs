@@ -53,10 +53,7 @@ struct SigningKey {
 impl SigningKey {
     fn make() -> Self {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("the library knows this size");
-        let public = pair
-            .public_key()
-            .as_der()
-            .expect("a key that was made can be written");
+        let public = pair.public_key().as_der().expect("a key that was made can be written");
         let id = URL_SAFE_NO_PAD.encode(&digest(&SHA256, public.as_ref()).as_ref()[..20]);
         Self { pair, id }
     }
@@ -68,12 +65,7 @@ impl SigningKey {
         let signed = format!("{}.{}", encode(&header), encode(claims));
         let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair
-            .sign(
-                &RSA_PKCS1_SHA256,
-                &SystemRandom::new(),
-                signed.as_bytes(),
-                &mut signature,
-            )
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
             .expect("the buffer has the size of the modulus");
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }

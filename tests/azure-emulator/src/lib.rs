@@ -42,6 +42,5 @@ pub use fault::Fault;
 pub use random::fingerprint;
 pub use record::{Recorded, TokenRequest};
 pub use world::{
-    App, Licence, Member, Organization, Project, Repository, Secret, Tenant, User, World,
-    WorldError,
+    App, Licence, Member, Organization, Project, Repository, Secret, Tenant, User, World, WorldError,
 };

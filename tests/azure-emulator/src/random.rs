@@ -41,10 +41,7 @@ impl Random {
 
     /// A number from `low` to `high`, both included.
     pub(crate) fn make_number(&mut self, low: u64, high: u64) -> u64 {
-        let bytes: [u8; 8] = self
-            .make_bytes(8)
-            .try_into()
-            .expect("eight bytes were asked for");
+        let bytes: [u8; 8] = self.make_bytes(8).try_into().expect("eight bytes were asked for");
         low + u64::from_be_bytes(bytes) % (high - low + 1)
     }
 }
@@ -52,14 +49,7 @@ impl Random {
 /// Always the same GUID (version 4 in form) for the same text.
 pub(crate) fn derive_guid(text: &str) -> String {
     let hex = hex(&digest(&SHA256, text.as_bytes()).as_ref()[..16]);
-    format!(
-        "{}-{}-4{}-a{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[13..16],
-        &hex[17..20],
-        &hex[20..]
-    )
+    format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
 }
 
 /// What stands for a token in records: the first 16 bytes of its SHA-256, in hex.
@@ -68,12 +58,10 @@ pub fn fingerprint(token: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -152,16 +152,12 @@ impl Shared {
             Fault::UserEnable { upn } => state.enable(&upn, true),
             Fault::ConsentDelete { upn } => {
                 let oid = state.world.user(&upn).map(|user| user.oid.clone());
-                state
-                    .consents
-                    .retain(|(owner, _)| Some(owner) != oid.as_ref());
+                state.consents.retain(|(owner, _)| Some(owner) != oid.as_ref());
             }
             Fault::SecretExpire { client_id } => {
                 let apps = state.world.apps.iter_mut();
                 for app in apps.filter(|app| same(&app.client_id, &client_id)) {
-                    app.secrets
-                        .iter_mut()
-                        .for_each(|secret| secret.expires_at = Some(now));
+                    app.secrets.iter_mut().for_each(|secret| secret.expires_at = Some(now));
                 }
             }
             Fault::RotateKeys {} => self.keys.rotate(),
@@ -202,12 +198,7 @@ impl State {
     }
 
     fn enable(&mut self, upn: &str, enabled: bool) {
-        for user in self
-            .world
-            .users
-            .iter_mut()
-            .filter(|user| same(&user.upn, upn))
-        {
+        for user in self.world.users.iter_mut().filter(|user| same(&user.upn, upn)) {
             user.enabled = enabled;
         }
     }

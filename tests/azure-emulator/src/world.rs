@@ -173,28 +173,22 @@ impl World {
         let homes = self.apps.iter().map(|app| &app.home_tenant);
         let consents = self.apps.iter().flat_map(|app| &app.admin_consent);
         let users = self.users.iter().map(|user| &user.tenant);
-        let connected = self
-            .organizations
-            .iter()
-            .filter_map(|org| org.tenant.as_ref());
+        let connected = self.organizations.iter().filter_map(|org| org.tenant.as_ref());
         for tenant in homes.chain(consents).chain(users).chain(connected) {
-            self.tenant(tenant)
-                .ok_or_else(|| WorldError::Dangling(tenant.clone()))?;
+            self.tenant(tenant).ok_or_else(|| WorldError::Dangling(tenant.clone()))?;
         }
         for member in self.organizations.iter().flat_map(|org| &org.members) {
             let known = self.user(&member.user).is_some() || self.app(&member.user).is_some();
-            known
-                .then_some(())
-                .ok_or_else(|| WorldError::Dangling(member.user.clone()))?;
+            known.then_some(()).ok_or_else(|| WorldError::Dangling(member.user.clone()))?;
         }
         Ok(())
     }
 
     /// By id or by domain.
     pub fn tenant(&self, name: &str) -> Option<&Tenant> {
-        self.tenants.iter().find(|tenant| {
-            same(&tenant.id, name) || tenant.domains.iter().any(|domain| same(domain, name))
-        })
+        self.tenants
+            .iter()
+            .find(|tenant| same(&tenant.id, name) || tenant.domains.iter().any(|domain| same(domain, name)))
     }
 
     pub fn app(&self, client_id: &str) -> Option<&App> {
@@ -203,9 +197,7 @@ impl World {
 
     /// By UPN or by object id.
     pub fn user(&self, name: &str) -> Option<&User> {
-        self.users
-            .iter()
-            .find(|user| same(&user.upn, name) || same(&user.oid, name))
+        self.users.iter().find(|user| same(&user.upn, name) || same(&user.oid, name))
     }
 
     pub fn organization(&self, name: &str) -> Option<&Organization> {
@@ -222,9 +214,7 @@ impl Tenant {
 impl Organization {
     /// By id or name.
     pub fn project(&self, name: &str) -> Option<&Project> {
-        self.projects
-            .iter()
-            .find(|project| same(&project.id, name) || same(&project.name, name))
+        self.projects.iter().find(|project| same(&project.id, name) || same(&project.name, name))
     }
 
     pub fn member(&self, user: &str) -> Option<&Member> {
@@ -235,9 +225,7 @@ impl Organization {
 impl Project {
     /// By id or name.
     pub fn repository(&self, name: &str) -> Option<&Repository> {
-        self.repositories
-            .iter()
-            .find(|repo| same(&repo.id, name) || same(&repo.name, name))
+        self.repositories.iter().find(|repo| same(&repo.id, name) || same(&repo.name, name))
     }
 
     /// Whether the access control lists let this user see the project.
@@ -293,40 +281,20 @@ mod tests {
         let project = org.project("data platform").unwrap();
 
         assert_eq!(world.tenant("contoso.com").unwrap().name(), "contoso.com");
-        assert!(
-            !project
-                .repository("secret")
-                .unwrap()
-                .is_readable_by("svc@contoso.com")
-        );
-        assert!(
-            project
-                .repository("analytics")
-                .unwrap()
-                .is_writable_by("svc@contoso.com")
-        );
-        assert!(
-            org.project("website")
-                .unwrap()
-                .repository("website")
-                .is_some()
-        );
+        assert!(!project.repository("secret").unwrap().is_readable_by("svc@contoso.com"));
+        assert!(project.repository("analytics").unwrap().is_writable_by("svc@contoso.com"));
+        assert!(org.project("website").unwrap().repository("website").is_some());
     }
 
     #[test]
     fn a_word_that_is_not_known_is_refused() {
-        assert!(matches!(
-            World::from_toml("tenant = 1"),
-            Err(WorldError::Syntax(_))
-        ));
+        assert!(matches!(World::from_toml("tenant = 1"), Err(WorldError::Syntax(_))));
     }
 
     #[test]
     fn a_member_who_does_not_exist_is_refused() {
         let text = "[[organizations]]\nname = \"a\"\nmembers = [{ user = \"nobody\" }]\n";
 
-        assert!(
-            matches!(World::from_toml(text), Err(WorldError::Dangling(name)) if name == "nobody")
-        );
+        assert!(matches!(World::from_toml(text), Err(WorldError::Dangling(name)) if name == "nobody"));
     }
 }

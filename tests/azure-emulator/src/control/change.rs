@@ -52,11 +52,7 @@ impl Change {
     /// An error names what is not there.
     pub(crate) fn apply(self, world: &mut World) -> Result<(), String> {
         match self {
-            Self::AddMember {
-                organization,
-                user,
-                licence,
-            } => {
+            Self::AddMember { organization, user, licence } => {
                 if world.user(&user).is_none() && world.app(&user).is_none() {
                     return Err(format!("no user {user}"));
                 }
@@ -65,40 +61,19 @@ impl Change {
                 members.push(Member { user, licence });
             }
             Self::RemoveMember { organization, user } => {
-                find(world, &organization)?
-                    .members
-                    .retain(|member| !same(&member.user, &user));
+                find(world, &organization)?.members.retain(|member| !same(&member.user, &user));
             }
-            Self::Connect {
-                organization,
-                tenant,
-            } => {
-                if let Some(tenant) = tenant
-                    .as_ref()
-                    .filter(|tenant| world.tenant(tenant).is_none())
-                {
+            Self::Connect { organization, tenant } => {
+                if let Some(tenant) = tenant.as_ref().filter(|tenant| world.tenant(tenant).is_none()) {
                     return Err(format!("no tenant {tenant}"));
                 }
                 find(world, &organization)?.tenant = tenant;
             }
-            Self::SetRepository {
-                organization,
-                project,
-                repository,
-                disabled,
-                denied_read,
-                contribute,
-            } => {
+            Self::SetRepository { organization, project, repository, disabled, denied_read, contribute } => {
                 let organization = find(world, &organization)?;
-                let mut projects = organization
-                    .projects
-                    .iter_mut()
-                    .filter(|it| same(&it.name, &project));
-                let found = projects.find_map(|it| {
-                    it.repositories
-                        .iter_mut()
-                        .find(|it| same(&it.name, &repository))
-                });
+                let mut projects = organization.projects.iter_mut().filter(|it| same(&it.name, &project));
+                let found =
+                    projects.find_map(|it| it.repositories.iter_mut().find(|it| same(&it.name, &repository)));
                 let found = found.ok_or_else(|| format!("no repository {repository}"))?;
                 found.disabled = disabled.unwrap_or(found.disabled);
                 if let Some(denied_read) = denied_read {
@@ -109,10 +84,7 @@ impl Change {
                 }
             }
             Self::AddSecret { client_id, value } => {
-                secrets(world, &client_id)?.push(Secret {
-                    value,
-                    expires_at: None,
-                });
+                secrets(world, &client_id)?.push(Secret { value, expires_at: None });
             }
             Self::RemoveSecret { client_id, value } => {
                 secrets(world, &client_id)?.retain(|secret| secret.value != value);
@@ -125,14 +97,11 @@ impl Change {
 
 fn find<'a>(world: &'a mut World, name: &str) -> Result<&'a mut Organization, String> {
     let mut organizations = world.organizations.iter_mut();
-    organizations
-        .find(|it| same(&it.name, name))
-        .ok_or_else(|| format!("no organization {name}"))
+    organizations.find(|it| same(&it.name, name)).ok_or_else(|| format!("no organization {name}"))
 }
 
 fn secrets<'a>(world: &'a mut World, client_id: &str) -> Result<&'a mut Vec<Secret>, String> {
     let mut apps = world.apps.iter_mut();
     let app = apps.find(|it| same(&it.client_id, client_id));
-    app.map(|it| &mut it.secrets)
-        .ok_or_else(|| format!("no app {client_id}"))
+    app.map(|it| &mut it.secrets).ok_or_else(|| format!("no app {client_id}"))
 }

@@ -23,14 +23,9 @@ pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
             shared.state().log.clear();
             done()
         }
-        ("GET", ["_emu", "faults"]) => {
-            answer_json(200, &json!({ "faults": shared.state().faults.all() }))
-        }
+        ("GET", ["_emu", "faults"]) => answer_json(200, &json!({ "faults": shared.state().faults.all() })),
         ("POST", ["_emu", "faults"]) => with_body(call, |faults: OneOrMany<Fault>| {
-            faults
-                .into_vec()
-                .into_iter()
-                .for_each(|fault| shared.fault(fault));
+            faults.into_vec().into_iter().for_each(|fault| shared.fault(fault));
             done()
         }),
         ("DELETE", ["_emu", "faults"]) => {
@@ -50,21 +45,14 @@ pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
         ("GET", ["_emu", "world"]) => answer_json(200, &json!(shared.state().world)),
         ("POST", ["_emu", "world"]) => with_body(call, |changes: OneOrMany<Change>| {
             let mut state = shared.state();
-            let outcome = changes
-                .into_vec()
-                .into_iter()
-                .try_for_each(|change| change.apply(&mut state.world));
+            let outcome =
+                changes.into_vec().into_iter().try_for_each(|change| change.apply(&mut state.world));
             outcome.map_or_else(|problem| refused(&problem), |()| done())
         }),
-        ("GET", ["_emu", "ca"]) => {
-            make_answer(200, "application/x-pem-file", shared.authority_pem.clone())
-        }
+        ("GET", ["_emu", "ca"]) => make_answer(200, "application/x-pem-file", shared.authority_pem.clone()),
         ("GET", ["_emu", "tokens"]) => tokens(shared, call.query("reveal") == Some("1")),
         ("POST", ["_emu", "sign-in"]) => sign_in(shared, call).await,
-        _ => refused_with(
-            404,
-            "there is nothing here; see the README for the control API",
-        ),
+        _ => refused_with(404, "there is nothing here; see the README for the control API"),
     }
 }
 

@@ -39,36 +39,22 @@ pub(crate) fn credential(call: &Call) -> Option<String> {
         return None;
     }
     let decoded = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
-    decoded
-        .split_once(':')
-        .map(|(_, password)| password.to_owned())
+    decoded.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 /// The token of the request, if it is good for Azure DevOps.
 pub(super) fn token(shared: &Shared, call: &Call) -> Option<AccessToken> {
     let is_git = call.segments().contains(&"_git");
-    let is_bearer = call
-        .header("authorization")?
-        .to_ascii_lowercase()
-        .starts_with("bearer ");
+    let is_bearer = call.header("authorization")?.to_ascii_lowercase().starts_with("bearer ");
     if !is_git && !is_bearer {
         return None;
     }
-    let token = shared
-        .state()
-        .access_tokens
-        .get(&credential(call)?)?
-        .clone();
-    let is_good =
-        token.audience == crate::entra::DEVOPS_ID && shared.clock.now() < token.expires_at;
+    let token = shared.state().access_tokens.get(&credential(call)?)?.clone();
+    let is_good = token.audience == crate::entra::DEVOPS_ID && shared.clock.now() < token.expires_at;
     is_good.then_some(token)
 }
 
-pub(super) fn admit(
-    shared: &Shared,
-    call: &Call,
-    organization: &Organization,
-) -> Result<Caller, Refused> {
+pub(super) fn admit(shared: &Shared, call: &Call, organization: &Organization) -> Result<Caller, Refused> {
     let token = token(shared, call).ok_or(Refused::SignedOut)?;
     let tenant_id = tenant_id(shared, organization).ok_or(Refused::SignedOut)?;
     if token.subject.tenant_id != tenant_id {
@@ -86,19 +72,12 @@ pub(super) fn admit(
 }
 
 impl Refused {
-    pub(super) fn into_answer(
-        self,
-        shared: &Shared,
-        call: &Call,
-        organization: &Organization,
-    ) -> Answer {
+    pub(super) fn into_answer(self, shared: &Shared, call: &Call, organization: &Organization) -> Answer {
         match self {
             Self::SignedOut => signed_out(shared, call, organization),
-            Self::NotMember(name) => challenged(
-                shared,
-                organization,
-                json(401, &errors::not_authorized(&name)),
-            ),
+            Self::NotMember(name) => {
+                challenged(shared, organization, json(401, &errors::not_authorized(&name)))
+            }
         }
     }
 }
@@ -110,15 +89,12 @@ fn signed_out(shared: &Shared, call: &Call, organization: &Organization) -> Answ
         Some(Fault::SignInMode { status, always }) => (status, always),
         _ => (302, false),
     };
-    let suppressed = call
-        .header("x-tfs-fedauthredirect")
-        .is_some_and(|value| value.eq_ignore_ascii_case("suppress"));
+    let suppressed =
+        call.header("x-tfs-fedauthredirect").is_some_and(|value| value.eq_ignore_ascii_case("suppress"));
     let is_git = call.segments().contains(&"_git");
     let is_read = matches!(call.method.as_str(), "GET" | "HEAD" | "POST");
     match status {
-        203 | 302 if (suppressed || is_git || !is_read) && !always => {
-            unauthorized(shared, organization)
-        }
+        203 | 302 if (suppressed || is_git || !is_read) && !always => unauthorized(shared, organization),
         203 => html(203, SIGN_IN_PAGE.to_owned()),
         302 => redirect(302, SIGN_IN_ADDRESS),
         _ => unauthorized(shared, organization),
@@ -126,11 +102,7 @@ fn signed_out(shared: &Shared, call: &Call, organization: &Organization) -> Answ
 }
 
 fn unauthorized(shared: &Shared, organization: &Organization) -> Answer {
-    challenged(
-        shared,
-        organization,
-        json(401, &errors::not_authorized(ANONYMOUS)),
-    )
+    challenged(shared, organization, json(401, &errors::not_authorized(ANONYMOUS)))
 }
 
 /// Adds the three challenges and the tenant of the organization.
@@ -143,25 +115,15 @@ fn challenged(shared: &Shared, organization: &Organization, answer: Answer) -> A
         Some(bearer) => with_header(answer, "www-authenticate", bearer),
         None => answer,
     };
-    let answer = with_header(
-        answer,
-        "www-authenticate",
-        "Basic realm=\"https://tfsprodemu1.visualstudio.com/\"",
-    );
+    let answer =
+        with_header(answer, "www-authenticate", "Basic realm=\"https://tfsprodemu1.visualstudio.com/\"");
     let answer = with_header(answer, "www-authenticate", "TFS-Federated");
-    with_header(
-        answer,
-        "x-vss-resourcetenant",
-        tenant_id.as_deref().unwrap_or(NO_TENANT),
-    )
+    with_header(answer, "x-vss-resourcetenant", tenant_id.as_deref().unwrap_or(NO_TENANT))
 }
 
 fn tenant_id(shared: &Shared, organization: &Organization) -> Option<String> {
     let state = shared.state();
-    state
-        .world
-        .tenant(organization.tenant.as_ref()?)
-        .map(|tenant| tenant.id.clone())
+    state.world.tenant(organization.tenant.as_ref()?).map(|tenant| tenant.id.clone())
 }
 
 /// The identity that Azure DevOps uses for those it does not know.

@@ -23,10 +23,7 @@ pub(super) fn not_authorized(user: &str) -> Value {
 }
 
 pub(super) fn no_repository(name: &str) -> Answer {
-    answer_json(
-        404,
-        &body(&no_repository_text(name), "GitRepositoryNotFoundException"),
-    )
+    answer_json(404, &body(&no_repository_text(name), "GitRepositoryNotFoundException"))
 }
 
 pub(super) fn no_repository_text(name: &str) -> String {
@@ -45,8 +42,7 @@ pub(super) fn no_project(name: &str) -> Answer {
 }
 
 pub(super) fn no_push() -> Answer {
-    let message =
-        "TF401027: You need the Git 'GenericContribute' permission to perform this action.";
+    let message = "TF401027: You need the Git 'GenericContribute' permission to perform this action.";
     answer_json(403, &body(message, "GitNeedsPermissionException"))
 }
 
@@ -56,8 +52,5 @@ pub(super) fn throttled() -> Answer {
 }
 
 pub(super) fn unknown_organization() -> Answer {
-    html(
-        404,
-        "<!doctype html><title>Azure DevOps Services | 404 Not Found</title>".to_owned(),
-    )
+    html(404, "<!doctype html><title>Azure DevOps Services | 404 Not Found</title>".to_owned())
 }

@@ -48,8 +48,7 @@ pub(super) async fn answer(shared: &Shared, call: &Call, organization: &Organiza
     if place.rest == "vsts/info" {
         return info(organization, project, repository);
     }
-    let is_push =
-        place.rest == "git-receive-pack" || call.query("service") == Some("git-receive-pack");
+    let is_push = place.rest == "git-receive-pack" || call.query("service") == Some("git-receive-pack");
     if is_push && !repository.is_writable_by(&caller.subject.name) {
         return errors::no_push();
     }
@@ -82,17 +81,11 @@ fn parse<'a>(segments: &[&'a str]) -> Option<Place<'a>> {
     let variant = matches!(after.first(), Some(&("_optimized" | "_full")));
     let after = &after[usize::from(variant)..];
     let (repository, rest) = after.split_first()?;
-    Some(Place {
-        project: project.unwrap_or(repository),
-        repository,
-        rest: rest.join("/"),
-    })
+    Some(Place { project: project.unwrap_or(repository), repository, rest: rest.join("/") })
 }
 
 fn not_found(call: &Call, place: &Place<'_>) -> Answer {
-    let is_git = call
-        .header("user-agent")
-        .is_some_and(|agent| agent.starts_with("git/"));
+    let is_git = call.header("user-agent").is_some_and(|agent| agent.starts_with("git/"));
     if is_git {
         text(404, errors::no_repository_text(place.repository))
     } else {
@@ -114,11 +107,7 @@ fn info(organization: &Organization, project: &Project, repository: &Repository)
 
 /// The first `want` has capabilities, and `multi_ack` is not among them.
 fn lacks_multi_ack(call: &Call) -> bool {
-    let first = call
-        .body
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
+    let first = call.body.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = String::from_utf8_lossy(first);
     let Some((_, wanted)) = line.split_once("want ") else {
         return false;
@@ -127,13 +116,7 @@ fn lacks_multi_ack(call: &Call) -> bool {
     words.peek().is_some() && !words.any(|word| word.starts_with("multi_ack"))
 }
 
-async fn backend(
-    shared: &Shared,
-    call: &Call,
-    caller: &Caller,
-    id: &str,
-    rest: &str,
-) -> io::Result<Answer> {
+async fn backend(shared: &Shared, call: &Call, caller: &Caller, id: &str, rest: &str) -> io::Result<Answer> {
     let mut command = Command::new("git");
     command
         .arg("http-backend")
@@ -142,10 +125,7 @@ async fn backend(
         .env("GIT_HTTP_EXPORT_ALL", "1")
         .env("REQUEST_METHOD", call.method.as_str())
         .env("QUERY_STRING", &call.raw_query)
-        .env(
-            "CONTENT_TYPE",
-            call.header("content-type").unwrap_or_default(),
-        )
+        .env("CONTENT_TYPE", call.header("content-type").unwrap_or_default())
         .env("CONTENT_LENGTH", call.body.len().to_string())
         .env("REMOTE_USER", &caller.subject.name)
         .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -162,9 +142,7 @@ async fn backend(
     if let Some(encoding) = call.header("content-encoding") {
         command.env("HTTP_CONTENT_ENCODING", encoding);
     }
-    let speaks_v2 = shared
-        .find_fault(|fault| matches!(fault, Fault::GitV2 {}))
-        .is_some();
+    let speaks_v2 = shared.find_fault(|fault| matches!(fault, Fault::GitV2 {})).is_some();
     if let Some(protocol) = call.header("git-protocol").filter(|_| speaks_v2) {
         command.env("GIT_PROTOCOL", protocol);
     }
@@ -194,21 +172,13 @@ async fn read_answer(child: Child, mut stdout: BufReader<ChildStdout>) -> io::Re
         };
         let value = value.trim();
         if name.eq_ignore_ascii_case("status") {
-            let code = value
-                .split(' ')
-                .next()
-                .and_then(|code| code.parse::<StatusCode>().ok());
+            let code = value.split(' ').next().and_then(|code| code.parse::<StatusCode>().ok());
             *answer.status_mut() = code.unwrap_or(StatusCode::BAD_GATEWAY);
-        } else if let (Ok(name), Ok(value)) =
-            (name.parse::<HeaderName>(), HeaderValue::from_str(value))
-        {
+        } else if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
             answer.headers_mut().append(name, value);
         }
     }
-    *answer.body_mut() = Body::from_stream(ReaderStream::new(Output {
-        _child: child,
-        stdout,
-    }));
+    *answer.body_mut() = Body::from_stream(ReaderStream::new(Output { _child: child, stdout }));
     Ok(answer)
 }
 
@@ -238,15 +208,9 @@ mod tests {
             parse(segments).map(|place| (place.project, place.repository, place.rest))
         };
 
-        assert_eq!(
-            place(&["p", "_git", "r", "info", "refs"]),
-            Some(("p", "r", "info/refs".to_owned()))
-        );
+        assert_eq!(place(&["p", "_git", "r", "info", "refs"]), Some(("p", "r", "info/refs".to_owned())));
         assert_eq!(place(&["_git", "r"]), Some(("r", "r", String::new())));
-        assert_eq!(
-            place(&["p", "_git", "_optimized", "r", "x"]),
-            Some(("p", "r", "x".to_owned()))
-        );
+        assert_eq!(place(&["p", "_git", "_optimized", "r", "x"]), Some(("p", "r", "x".to_owned())));
         assert_eq!(place(&["p", "r"]), None);
     }
 }

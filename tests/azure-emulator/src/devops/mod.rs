@@ -19,43 +19,24 @@ pub(crate) use self::access::credential;
 pub(crate) use self::profile::answer_profile;
 
 pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
-    if shared
-        .take_fault(|fault| matches!(fault, Fault::DevopsHang { .. }))
-        .is_some()
-    {
+    if shared.take_fault(|fault| matches!(fault, Fault::DevopsHang { .. })).is_some() {
         shared.gate.wait().await;
     }
     if let Some(Fault::DevopsOutage { status, .. }) =
         shared.take_fault(|fault| matches!(fault, Fault::DevopsOutage { .. }))
     {
-        return html(
-            status.unwrap_or(503),
-            "<title>Service unavailable</title>".to_owned(),
-        );
+        return html(status.unwrap_or(503), "<title>Service unavailable</title>".to_owned());
     }
-    if let Some(Fault::DevopsError {
-        status,
-        message,
-        type_key,
-        ..
-    }) = shared.take_fault(|fault| matches!(fault, Fault::DevopsError { .. }))
+    if let Some(Fault::DevopsError { status, message, type_key, .. }) =
+        shared.take_fault(|fault| matches!(fault, Fault::DevopsError { .. }))
     {
         return json(status, &errors::body(&message, &type_key));
     }
     let throttle = shared.take_fault(|fault| matches!(fault, Fault::DevopsThrottle { .. }));
-    let Some(Fault::DevopsThrottle {
-        retry_after,
-        delayed,
-        ..
-    }) = throttle
-    else {
+    let Some(Fault::DevopsThrottle { retry_after, delayed, .. }) = throttle else {
         return admitted(shared, call).await;
     };
-    let answer = if delayed {
-        admitted(shared, call).await
-    } else {
-        errors::throttled()
-    };
+    let answer = if delayed { admitted(shared, call).await } else { errors::throttled() };
     let seconds = retry_after.unwrap_or(DEFAULT_RETRY_AFTER).to_string();
     let answer = with_header(answer, "retry-after", &seconds);
     with_header(answer, "x-ratelimit-remaining", "0")
@@ -95,13 +76,8 @@ fn route(shared: &Shared, call: &Call, caller: &Caller) -> Answer {
         ("GET", ["_apis", "permissions", namespace, bits]) => {
             permissions::list(call, caller, namespace, bits)
         }
-        ("POST", ["_apis", "security", "permissionevaluationbatch"]) => {
-            permissions::batch(call, caller)
-        }
-        _ => json(
-            404,
-            &errors::body("The resource cannot be found.", "ResourceNotFoundException"),
-        ),
+        ("POST", ["_apis", "security", "permissionevaluationbatch"]) => permissions::batch(call, caller),
+        _ => json(404, &errors::body("The resource cannot be found.", "ResourceNotFoundException")),
     }
 }
 

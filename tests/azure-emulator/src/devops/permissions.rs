@@ -15,15 +15,10 @@ pub(super) fn list(call: &Call, caller: &Caller, namespace: &str, bits: &str) ->
     let Ok(bits) = bits.parse::<u32>() else {
         return malformed();
     };
-    let delimiter = call
-        .query("delimiter")
-        .filter(|text| !text.is_empty())
-        .unwrap_or(",");
+    let delimiter = call.query("delimiter").filter(|text| !text.is_empty()).unwrap_or(",");
     let tokens = call.query("tokens").unwrap_or_default();
-    let value: Vec<bool> = tokens
-        .split(delimiter)
-        .map(|token| is_allowed(caller, namespace, token, bits))
-        .collect();
+    let value: Vec<bool> =
+        tokens.split(delimiter).map(|token| is_allowed(caller, namespace, token, bits)).collect();
     answer_json(200, &json!({ "count": value.len(), "value": value }))
 }
 
@@ -36,16 +31,8 @@ pub(super) fn batch(call: &Call, caller: &Caller) -> Answer {
         return malformed();
     };
     for evaluation in evaluations {
-        let text = |name: &str| {
-            evaluation
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
-        let bits = evaluation
-            .get("permissions")
-            .and_then(Value::as_u64)
-            .unwrap_or(0);
+        let text = |name: &str| evaluation.get(name).and_then(Value::as_str).unwrap_or_default();
+        let bits = evaluation.get("permissions").and_then(Value::as_u64).unwrap_or(0);
         let bits = u32::try_from(bits).unwrap_or(0);
         let value = is_allowed(caller, text("securityNamespaceId"), text("token"), bits);
         evaluation["value"] = json!(value);
@@ -54,10 +41,7 @@ pub(super) fn batch(call: &Call, caller: &Caller) -> Answer {
 }
 
 fn is_allowed(caller: &Caller, namespace: &str, token: &str, bits: u32) -> bool {
-    if !namespace.eq_ignore_ascii_case(GIT_NAMESPACE)
-        || caller.licence != Licence::Basic
-        || bits == 0
-    {
+    if !namespace.eq_ignore_ascii_case(GIT_NAMESPACE) || caller.licence != Licence::Basic || bits == 0 {
         return false;
     }
     let user = &caller.subject.name;
@@ -67,8 +51,7 @@ fn is_allowed(caller: &Caller, namespace: &str, token: &str, bits: u32) -> bool 
         ["repoV2", project] => known && bits == READ && visible_project(caller, project).is_some(),
         ["repoV2", project, repository, ..] => {
             let project = visible_project(caller, project);
-            let Some(repository) = project.and_then(|project| project.repository(repository))
-            else {
+            let Some(repository) = project.and_then(|project| project.repository(repository)) else {
                 return false;
             };
             let may_read = bits & READ == 0 || repository.is_readable_by(user);
@@ -80,13 +63,7 @@ fn is_allowed(caller: &Caller, namespace: &str, token: &str, bits: u32) -> bool 
 }
 
 fn malformed() -> Answer {
-    answer_json(
-        400,
-        &errors::body(
-            "The request is not valid.",
-            "VssPropertyValidationException",
-        ),
-    )
+    answer_json(400, &errors::body("The request is not valid.", "VssPropertyValidationException"))
 }
 
 const GIT_NAMESPACE: &str = "2e9eb7ed-3c0a-47d4-87c1-0ffdd275fd87";

@@ -50,19 +50,12 @@ pub(crate) fn answer_profile(shared: &Shared, call: &Call) -> Answer {
     match call.segments().as_slice() {
         ["_apis", "profile", "profiles", "me"] => profile(shared, &token.subject),
         ["_apis", "accounts"] => accounts(shared, &token.subject),
-        _ => answer_json(
-            404,
-            &errors::body("The resource cannot be found.", "ResourceNotFoundException"),
-        ),
+        _ => answer_json(404, &errors::body("The resource cannot be found.", "ResourceNotFoundException")),
     }
 }
 
 fn profile(shared: &Shared, subject: &Subject) -> Answer {
-    let email = shared
-        .state()
-        .world
-        .user(&subject.oid)
-        .and_then(|user| user.email.clone());
+    let email = shared.state().world.user(&subject.oid).and_then(|user| user.email.clone());
     answer_json(
         200,
         &json!({

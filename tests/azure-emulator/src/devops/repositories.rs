@@ -14,14 +14,9 @@ use crate::state::Shared;
 use crate::world::{Licence, Organization, Project, Repository, same};
 
 pub(super) fn projects(call: &Call, caller: &Caller) -> Answer {
-    let number = |name: &str| {
-        call.query(name)
-            .and_then(|value| value.parse::<usize>().ok())
-    };
+    let number = |name: &str| call.query(name).and_then(|value| value.parse::<usize>().ok());
     let top = number("$top").unwrap_or(PAGE);
-    let first = number("continuationToken")
-        .or_else(|| number("$skip"))
-        .unwrap_or(0);
+    let first = number("continuationToken").or_else(|| number("$skip")).unwrap_or(0);
     let wanted = call.query("stateFilter").unwrap_or("wellFormed");
     let visible: Vec<Value> = visible_projects(caller)
         .filter(|project| wanted == "all" || same(&project.state, wanted))
@@ -48,9 +43,7 @@ pub(super) fn list(shared: &Shared, caller: &Caller, project: Option<&str>) -> A
     if let Some(name) = project.filter(|name| visible_project(caller, name).is_none()) {
         return errors::no_project(name);
     }
-    let hides_denied = shared
-        .find_fault(|fault| matches!(fault, Fault::HideDenied {}))
-        .is_some();
+    let hides_denied = shared.find_fault(|fault| matches!(fault, Fault::HideDenied {})).is_some();
     let has_code = caller.licence == Licence::Basic;
     let wanted = |candidate: &&Project| {
         project.is_none_or(|name| same(&candidate.name, name) || same(&candidate.id, name))
@@ -73,10 +66,9 @@ pub(super) fn single(caller: &Caller, project: Option<&str>, name: &str) -> Answ
         })
         .find_map(|project| Some((project, project.repository(name)?)));
     match found {
-        Some((project, repository)) if is_open(caller, repository) => answer_json(
-            200,
-            &repository_json(&caller.organization, project, repository),
-        ),
+        Some((project, repository)) if is_open(caller, repository) => {
+            answer_json(200, &repository_json(&caller.organization, project, repository))
+        }
         _ => errors::no_repository(name),
     }
 }
@@ -88,10 +80,7 @@ pub(super) fn is_open(caller: &Caller, repository: &Repository) -> bool {
 }
 
 pub(super) fn visible_project<'a>(caller: &'a Caller, name: &str) -> Option<&'a Project> {
-    caller
-        .organization
-        .project(name)
-        .filter(|project| project.is_readable_by(&caller.subject.name))
+    caller.organization.project(name).filter(|project| project.is_readable_by(&caller.subject.name))
 }
 
 fn visible_projects(caller: &Caller) -> impl Iterator<Item = &Project> {
@@ -117,11 +106,7 @@ pub(super) fn repository_json(
     repository: &Repository,
 ) -> Value {
     let organization_name = &organization.name;
-    let path = format!(
-        "{organization_name}/{}/_git/{}",
-        encoded(&project.name),
-        encoded(&repository.name)
-    );
+    let path = format!("{organization_name}/{}/_git/{}", encoded(&project.name), encoded(&repository.name));
     let bytes: usize = repository.files.values().map(String::len).sum();
     let mut value = json!({
         "id": repository.id,
@@ -149,9 +134,7 @@ pub(super) fn repository_json(
 }
 
 fn encoded(name: &str) -> String {
-    url::form_urlencoded::byte_serialize(name.as_bytes())
-        .collect::<String>()
-        .replace('+', "%20")
+    url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 const PAGE: usize = 100;

@@ -65,12 +65,7 @@ pub(super) fn keys(shared: &Shared, call: &Call, tenant: &str) -> Answer {
 
 pub(super) fn instance() -> Answer {
     let endpoint = format!("https://{LOGIN}/common/v2.0/.well-known/openid-configuration");
-    let aliases = [
-        LOGIN,
-        "login.windows.net",
-        "login.microsoft.com",
-        "sts.windows.net",
-    ];
+    let aliases = [LOGIN, "login.windows.net", "login.microsoft.com", "sts.windows.net"];
     answer_json(
         200,
         &json!({
@@ -84,9 +79,7 @@ pub(super) fn instance() -> Answer {
 }
 
 fn unknown(shared: &Shared, call: &Call, tenant: &str) -> Answer {
-    let refusal = Refusal {
-        error: "invalid_tenant".to_owned(),
-        ..Refusal::request(90_002, &unknown_tenant(tenant))
-    };
+    let refusal =
+        Refusal { error: "invalid_tenant".to_owned(), ..Refusal::request(90_002, &unknown_tenant(tenant)) };
     refusal.into_answer(shared, call)
 }

@@ -20,14 +20,7 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(code: u32, error: &str, text: &str) -> Self {
         let http = if error == "invalid_client" { 401 } else { 400 };
-        Self {
-            code,
-            error: error.to_owned(),
-            http,
-            suberror: None,
-            claims: None,
-            text: text.to_owned(),
-        }
+        Self { code, error: error.to_owned(), http, suberror: None, claims: None, text: text.to_owned() }
     }
 
     pub(super) fn request(code: u32, text: &str) -> Self {
@@ -43,20 +36,14 @@ impl Refusal {
     }
 
     pub(super) fn because(self, suberror: &str) -> Self {
-        Self {
-            suberror: Some(suberror.to_owned()),
-            ..self
-        }
+        Self { suberror: Some(suberror.to_owned()), ..self }
     }
 
     /// The usual form of a code, for errors that are forced by a switch.
     pub(super) fn of_code(code: u32) -> Self {
         let (error, suberror) = usual(code);
         let text = "The emulator was told to answer so.";
-        Self {
-            suberror: suberror.map(str::to_owned),
-            ..Self::new(code, error, text)
-        }
+        Self { suberror: suberror.map(str::to_owned), ..Self::new(code, error, text) }
     }
 
     pub(super) fn error_uri(&self) -> String {
@@ -121,26 +108,15 @@ pub(super) fn with_ids(answer: Answer, call: &Call, ids: &Ids) -> Answer {
     let answer = [
         ("pragma", "no-cache"),
         ("expires", "-1"),
-        (
-            "strict-transport-security",
-            "max-age=31536000; includeSubDomains",
-        ),
+        ("strict-transport-security", "max-age=31536000; includeSubDomains"),
         ("x-content-type-options", "nosniff"),
         ("x-ms-request-id", ids.trace.as_str()),
         ("x-ms-ests-server", "2.1.0 - EMULATOR"),
-        (
-            "set-cookie",
-            "fpc=emulator; path=/; secure; HttpOnly; SameSite=None",
-        ),
-        (
-            "set-cookie",
-            "stsservicecookie=estsfd; path=/; secure; samesite=none; httponly",
-        ),
+        ("set-cookie", "fpc=emulator; path=/; secure; HttpOnly; SameSite=None"),
+        ("set-cookie", "stsservicecookie=estsfd; path=/; secure; samesite=none; httponly"),
     ]
     .into_iter()
-    .fold(answer, |answer, (name, value)| {
-        with_header(answer, name, value)
-    });
+    .fold(answer, |answer, (name, value)| with_header(answer, name, value));
     if call.header("return-client-request-id") == Some("true") {
         with_header(answer, "client-request-id", &ids.correlation)
     } else {
@@ -154,8 +130,8 @@ fn written(time: Timestamp) -> String {
 
 fn usual(code: u32) -> (&'static str, Option<&'static str>) {
     match code {
-        50_012 | 700_023 | 700_024 | 700_027 | 700_030 | 70_002 | 700_025 | 7_000_215
-        | 7_000_218 | 7_000_222 | 7_000_229 => ("invalid_client", None),
+        50_012 | 700_023 | 700_024 | 700_027 | 700_030 | 70_002 | 700_025 | 7_000_215 | 7_000_218
+        | 7_000_222 | 7_000_229 => ("invalid_client", None),
         700_016 | 70_001 | 7_000_112 => ("unauthorized_client", None),
         90_002 | 90_014 | 900_144 => ("invalid_request", None),
         70_011 | 1_002_012 => ("invalid_scope", None),

@@ -28,10 +28,7 @@ pub(super) fn by_code(
     let redirect_uri = request.need("redirect_uri")?;
     let asked = request.field("scope").map(Scope::parse).transpose()?;
     let code = state.codes.get_mut(value).ok_or_else(|| {
-        Refusal::grant(
-            70_000,
-            "The provided value for the input parameter 'code' is not valid.",
-        )
+        Refusal::grant(70_000, "The provided value for the input parameter 'code' is not valid.")
     })?;
     if code.is_used {
         let text = "OAuth2 Authorization code was already redeemed, please retry with a new valid code or use an existing refresh token.";
@@ -56,8 +53,7 @@ pub(super) fn by_code(
     }
     if !same(&code.client_id, &request.client_id) {
         return Err(
-            Refusal::grant(70_000, "The code was issued to another client.")
-                .because("client_mismatch"),
+            Refusal::grant(70_000, "The code was issued to another client.").because("client_mismatch")
         );
     }
     if code.redirect_uri != redirect_uri {
@@ -84,10 +80,7 @@ fn check_verifier(code: &Code, request: &Request) -> Result<(), Refusal> {
     let Some((challenge, is_s256)) = &code.challenge else {
         return match verifier {
             None => Ok(()),
-            Some(_) => Err(Refusal::grant(
-                501_481,
-                "A code_verifier came, but no code_challenge before it.",
-            )),
+            Some(_) => Err(Refusal::grant(501_481, "A code_verifier came, but no code_challenge before it.")),
         };
     };
     let derived = verifier.map(|verifier| match is_s256 {
@@ -110,13 +103,12 @@ pub(super) fn by_refresh_token(
 ) -> Result<Grant, Refusal> {
     let value = request.need("refresh_token")?;
     let asked = request.field("scope").map(Scope::parse).transpose()?;
-    let is_strict = state
-        .faults
-        .find(|fault| matches!(fault, Fault::StrictRotation {}));
+    let is_strict = state.faults.find(|fault| matches!(fault, Fault::StrictRotation {}));
     let is_strict = is_strict.is_some();
-    let token = state.refresh_tokens.get_mut(value).ok_or_else(|| {
-        Refusal::grant(70_000, "The provided grant is not valid.").because("bad_token")
-    })?;
+    let token = state
+        .refresh_tokens
+        .get_mut(value)
+        .ok_or_else(|| Refusal::grant(70_000, "The provided grant is not valid.").because("bad_token"))?;
     check_refresh_token(token, request, segment, now)?;
     token.is_revoked = is_strict;
     let granted = Scope::parse(&token.scope)?;
@@ -137,20 +129,16 @@ fn check_refresh_token(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     if token.is_revoked {
-        let text =
-            "The provided grant has expired due to it being revoked, a fresh auth token is needed.";
+        let text = "The provided grant has expired due to it being revoked, a fresh auth token is needed.";
         return Err(Refusal::grant(50_173, text).because("bad_token"));
     }
     if token.issued_at.duration_until(now) > REFRESH_TOKEN_IDLE {
-        let text =
-            "The refresh token has expired due to inactivity. It was inactive for 90.00:00:00.";
+        let text = "The refresh token has expired due to inactivity. It was inactive for 90.00:00:00.";
         return Err(Refusal::grant(700_082, text).because("bad_token"));
     }
     if !same(&token.client_id, &request.client_id) {
-        return Err(
-            Refusal::grant(70_000, "The refresh token was issued to another client.")
-                .because("client_mismatch"),
-        );
+        return Err(Refusal::grant(70_000, "The refresh token was issued to another client.")
+            .because("client_mismatch"));
     }
     if matches!(segment, Segment::Tenant(id) if *id != token.subject.tenant_id) {
         return Err(Refusal::grant(
@@ -183,10 +171,7 @@ pub(super) fn by_client(
             text,
         ));
     }
-    let tenant_name = state
-        .world
-        .tenant(tenant_id)
-        .map_or(tenant_id.as_str(), |tenant| tenant.name());
+    let tenant_name = state.world.tenant(tenant_id).map_or(tenant_id.as_str(), |tenant| tenant.name());
     Ok(Grant {
         subject: Subject {
             oid: derive_guid(&format!("{tenant_name}/{}", app.client_id)),
@@ -209,10 +194,10 @@ pub(super) fn check_user(state: &State, subject: &Subject) -> Result<(), Refusal
         return Ok(());
     }
     match state.world.user(&subject.oid) {
-        None => Err(
-            Refusal::grant(50_034, "The user account does not exist in the directory.")
-                .because("bad_token"),
-        ),
+        None => {
+            Err(Refusal::grant(50_034, "The user account does not exist in the directory.")
+                .because("bad_token"))
+        }
         Some(user) if !user.enabled => Err(Refusal::grant(50_057, "The user account is disabled.")),
         Some(_) => Ok(()),
     }
@@ -221,12 +206,10 @@ pub(super) fn check_user(state: &State, subject: &Subject) -> Result<(), Refusal
 /// Step 10.
 pub(super) fn check_consent(state: &State, grant: &Grant, app: &App) -> Result<(), Refusal> {
     let key = (grant.subject.oid.clone(), app.client_id.to_lowercase());
-    let by_admin = app.admin_consent.iter().any(|name| {
-        state
-            .world
-            .tenant(name)
-            .is_some_and(|tenant| tenant.id == grant.subject.tenant_id)
-    });
+    let by_admin = app
+        .admin_consent
+        .iter()
+        .any(|name| state.world.tenant(name).is_some_and(|tenant| tenant.id == grant.subject.tenant_id));
     if grant.subject.is_app || by_admin || state.consents.contains(&key) {
         return Ok(());
     }

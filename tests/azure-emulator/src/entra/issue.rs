@@ -61,12 +61,7 @@ pub(super) fn issue(shared: &Shared, grant: &Grant) -> Issued {
     if as_text.is_some() {
         body["expires_in"] = json!(expires_in.to_string());
     }
-    Issued {
-        body,
-        access_token,
-        refresh_token,
-        expires_in,
-    }
+    Issued { body, access_token, refresh_token, expires_in }
 }
 
 pub(super) fn client_info(oid: &str, tenant_id: &str) -> String {
@@ -101,10 +96,7 @@ fn access_token(shared: &Shared, grant: &Grant, now: Timestamp, expires_in: u64)
         "ver": "1.0",
     });
     if !subject.is_app {
-        claims["sub"] = json!(derive_guid(&format!(
-            "{}/{}",
-            subject.oid, grant.scope.resource
-        )));
+        claims["sub"] = json!(derive_guid(&format!("{}/{}", subject.oid, grant.scope.resource)));
         claims["scp"] = json!("user_impersonation");
         claims["upn"] = json!(subject.name);
         claims["unique_name"] = json!(subject.name);
@@ -161,11 +153,7 @@ fn id_token(shared: &Shared, grant: &Grant, now: Timestamp) -> String {
         claims["name"] = json!(subject.display_name);
         claims["preferred_username"] = json!(subject.name);
     }
-    let email = shared
-        .state()
-        .world
-        .user(&subject.oid)
-        .and_then(|user| user.email.clone());
+    let email = shared.state().world.user(&subject.oid).and_then(|user| user.email.clone());
     if let Some(email) = email.filter(|_| grant.scope.has("email")) {
         claims["email"] = json!(email);
     }
@@ -173,21 +161,9 @@ fn id_token(shared: &Shared, grant: &Grant, now: Timestamp) -> String {
         claims["nonce"] = json!(nonce);
     }
     let forged = shared.take_fault(|fault| matches!(fault, Fault::IdToken { .. }));
-    if let Some(Fault::IdToken {
-        tid,
-        aud,
-        nonce,
-        iss,
-        exp,
-        bad_signature,
-        ..
-    }) = forged
-    {
+    if let Some(Fault::IdToken { tid, aud, nonce, iss, exp, bad_signature, .. }) = forged {
         let texts = [("tid", tid), ("aud", aud), ("nonce", nonce), ("iss", iss)];
-        for (name, value) in texts
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-        {
+        for (name, value) in texts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             claims[name] = json!(value);
         }
         if let Some(exp) = exp {
@@ -204,8 +180,7 @@ fn id_token(shared: &Shared, grant: &Grant, now: Timestamp) -> String {
 
 fn later(now: Timestamp, seconds: u64) -> Timestamp {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    now.saturating_add(SignedDuration::from_secs(seconds))
-        .unwrap_or(Timestamp::MAX)
+    now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }
 
 /// Access tokens live 60 to 90 minutes.

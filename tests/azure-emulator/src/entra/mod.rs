@@ -25,10 +25,7 @@ use crate::world::World;
 pub(crate) use self::scope::DEVOPS_ID;
 
 pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
-    let is_discovery = call
-        .segments()
-        .iter()
-        .any(|part| matches!(*part, "discovery" | ".well-known"));
+    let is_discovery = call.segments().iter().any(|part| matches!(*part, "discovery" | ".well-known"));
     let outage = |fault: &Fault| matches!(fault, Fault::DiscoveryOutage { .. });
     if is_discovery && shared.take_fault(outage).is_some() {
         return text(503, "The service is unavailable");
@@ -57,9 +54,7 @@ pub(crate) fn answer_browser(shared: &Shared, call: &Call) -> Answer {
         [tenant, "oauth2", "v2.0", "authorize"] if call.method == Method::POST => {
             authorize::decide(shared, call, tenant)
         }
-        [_, "oauth2", "v2.0", "logout"] => {
-            html(200, pages::message("Signed out", "You are signed out."))
-        }
+        [_, "oauth2", "v2.0", "logout"] => html(200, pages::message("Signed out", "You are signed out.")),
         [] if call.door == crate::call::Door::Browser => html(200, pages::front()),
         _ => text(404, ""),
     }
@@ -69,9 +64,7 @@ pub(crate) fn answer_browser(shared: &Shared, call: &Call) -> Answer {
 fn segment(world: &World, tenant: &str) -> Option<Segment> {
     match tenant {
         "common" | "organizations" | "consumers" => Some(Segment::Any(tenant.to_owned())),
-        _ => world
-            .tenant(tenant)
-            .map(|tenant| Segment::Tenant(tenant.id.clone())),
+        _ => world.tenant(tenant).map(|tenant| Segment::Tenant(tenant.id.clone())),
     }
 }
 

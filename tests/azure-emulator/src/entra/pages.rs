@@ -11,9 +11,7 @@ pub(super) fn sign_in(world: &World, app: &str, scopes: &[String], hint: Option<
     for (index, user) in world.users.iter().enumerate() {
         let checked = hint.map_or(index == 0, |hint| hint.eq_ignore_ascii_case(&user.upn));
         let checked = if checked { " checked" } else { "" };
-        let tenant = world
-            .tenant(&user.tenant)
-            .map_or("", |tenant| tenant.name());
+        let tenant = world.tenant(&user.tenant).map_or("", |tenant| tenant.name());
         let _ = writeln!(
             users,
             "<label><input type=\"radio\" name=\"user\" value=\"{upn}\" required{checked}> \
@@ -47,22 +45,14 @@ pub(super) fn message(title: &str, text: &str) -> String {
 }
 
 pub(super) fn front() -> String {
-    message(
-        "Azure emulator",
-        "This port shows sign-in pages. Start at the application that sends you here.",
-    )
+    message("Azure emulator", "This port shows sign-in pages. Start at the application that sends you here.")
 }
 
 /// A page which sends its fields on, for `response_mode=form_post`.
 pub(super) fn form_post(redirect_uri: &str, fields: &[(&str, String)]) -> String {
     let inputs = fields
         .iter()
-        .map(|(name, value)| {
-            format!(
-                "<input type=\"hidden\" name=\"{name}\" value=\"{}\">",
-                escape(value)
-            )
-        })
+        .map(|(name, value)| format!("<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escape(value)))
         .collect::<Vec<_>>()
         .concat();
     page(

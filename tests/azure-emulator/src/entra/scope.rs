@@ -19,11 +19,7 @@ pub(super) struct Scope {
 
 impl Scope {
     pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
-        let mut scope = Self {
-            resource: String::new(),
-            permissions: Vec::new(),
-            oidc: Vec::new(),
-        };
+        let mut scope = Self { resource: String::new(), permissions: Vec::new(), oidc: Vec::new() };
         for word in text.split_whitespace() {
             if matches!(word, "openid" | "profile" | "email" | "offline_access") {
                 scope.oidc.push(word.to_owned());
@@ -31,19 +27,12 @@ impl Scope {
             }
             let (resource, permission) = resource_of(word)?;
             if !scope.resource.is_empty() && scope.resource != resource {
-                return Err(invalid(
-                    70_011,
-                    "the scope names more than one resource",
-                    text,
-                ));
+                return Err(invalid(70_011, "the scope names more than one resource", text));
             }
             resource.clone_into(&mut scope.resource);
             scope.permissions.push(permission.to_owned());
         }
-        let has_default = scope
-            .permissions
-            .iter()
-            .any(|permission| permission == ".default");
+        let has_default = scope.permissions.iter().any(|permission| permission == ".default");
         if has_default && scope.permissions.len() > 1 {
             let problem = ".default scope can't be combined with resource-specific scopes";
             return Err(invalid(70_011, problem, text));
@@ -64,21 +53,14 @@ impl Scope {
 
     /// What the answer says: the permissions of the resource, without the words of `OpenID`.
     pub(super) fn granted(&self) -> String {
-        let granted = self
-            .permissions
-            .iter()
-            .map(|permission| match permission.as_str() {
-                ".default" if self.is_devops() => {
-                    format!("{DEVOPS_ID}/user_impersonation {DEVOPS_ID}/.default")
-                }
-                permission => format!("{}/{permission}", self.resource),
-            });
+        let granted = self.permissions.iter().map(|permission| match permission.as_str() {
+            ".default" if self.is_devops() => {
+                format!("{DEVOPS_ID}/user_impersonation {DEVOPS_ID}/.default")
+            }
+            permission => format!("{}/{permission}", self.resource),
+        });
         let granted: Vec<String> = granted.collect();
-        if granted.is_empty() {
-            self.oidc.join(" ")
-        } else {
-            granted.join(" ")
-        }
+        if granted.is_empty() { self.oidc.join(" ") } else { granted.join(" ") }
     }
 }
 
@@ -90,8 +72,7 @@ fn resource_of(word: &str) -> Result<(&'static str, &str), Refusal> {
         DEVOPS_ID | DEVOPS_URI => Ok((DEVOPS_ID, permission)),
         GRAPH_ID | "https://graph.microsoft.com" => Ok((GRAPH_ID, permission)),
         _ => {
-            let text =
-                format!("The resource principal named {resource} was not found in the tenant.");
+            let text = format!("The resource principal named {resource} was not found in the tenant.");
             Err(Refusal::new(500_011, "invalid_resource", &text))
         }
     }
@@ -118,10 +99,6 @@ mod tests {
 
     #[test]
     fn a_bare_word_belongs_to_graph() {
-        assert!(
-            !Scope::parse("user_impersonation openid")
-                .unwrap()
-                .is_devops()
-        );
+        assert!(!Scope::parse("user_impersonation openid").unwrap().is_devops());
     }
 }

@@ -35,20 +35,10 @@ impl Request {
         let basic = call.header("authorization").and_then(basic_credentials);
         let is_twice_authenticated = basic.is_some() && value_of(&form, "client_secret").is_some();
         let (client_id, secret) = basic.map_or_else(
-            || {
-                (
-                    value_of(&form, "client_id").unwrap_or_default().to_owned(),
-                    field(&form, "client_secret"),
-                )
-            },
+            || (value_of(&form, "client_id").unwrap_or_default().to_owned(), field(&form, "client_secret")),
             |(id, secret)| (id, Some(secret)),
         );
-        Self {
-            form,
-            client_id,
-            secret,
-            is_twice_authenticated,
-        }
+        Self { form, client_id, secret, is_twice_authenticated }
     }
 
     pub(super) fn field(&self, name: &str) -> Option<&str> {
@@ -64,10 +54,7 @@ impl Request {
 }
 
 pub(super) async fn answer(shared: &Shared, call: &Call, tenant: &str) -> Answer {
-    if shared
-        .take_fault(|fault| matches!(fault, Fault::EntraHang { .. }))
-        .is_some()
-    {
+    if shared.take_fault(|fault| matches!(fault, Fault::EntraHang { .. })).is_some() {
         shared.gate.wait().await;
     }
     let request = Request::read(call);
@@ -85,10 +72,7 @@ pub(super) async fn answer(shared: &Shared, call: &Call, tenant: &str) -> Answer
         Err(Failure::Refused(refusal)) => refusal.into_answer(shared, call),
         Err(Failure::Broken(answer)) => *answer,
     };
-    if shared
-        .take_fault(|fault| matches!(fault, Fault::EntraHold { .. }))
-        .is_some()
-    {
+    if shared.take_fault(|fault| matches!(fault, Fault::EntraHold { .. })).is_some() {
         shared.gate.wait().await;
     }
     answer
@@ -118,22 +102,10 @@ fn forced(fault: Fault) -> Failure {
         }))
     };
     match fault {
-        Fault::EntraError {
-            code,
-            error,
-            suberror,
-            claims,
-            http,
-            ..
-        } => {
+        Fault::EntraError { code, error, suberror, claims, http, .. } => {
             let usual = Refusal::of_code(code);
-            let http = http.unwrap_or_else(|| {
-                if error.as_deref() == Some("invalid_client") {
-                    401
-                } else {
-                    usual.http
-                }
-            });
+            let http = http
+                .unwrap_or_else(|| if error.as_deref() == Some("invalid_client") { 401 } else { usual.http });
             Failure::Refused(Refusal {
                 error: error.unwrap_or(usual.error),
                 suberror: suberror.or(usual.suberror),
@@ -142,22 +114,12 @@ fn forced(fault: Fault) -> Failure {
                 ..Refusal::of_code(code)
             })
         }
-        Fault::EntraThrottle { retry_after, .. } => {
-            broken(text(429, "Too many requests"), retry_after)
+        Fault::EntraThrottle { retry_after, .. } => broken(text(429, "Too many requests"), retry_after),
+        Fault::EntraOutage { status, retry_after, .. } => {
+            broken(text(status.unwrap_or(503), "The service is unavailable"), retry_after)
         }
-        Fault::EntraOutage {
-            status,
-            retry_after,
-            ..
-        } => broken(
-            text(status.unwrap_or(503), "The service is unavailable"),
-            retry_after,
-        ),
         _ => broken(
-            html(
-                200,
-                "<!doctype html><title>Proxy</title><p>Sign in to this network.".to_owned(),
-            ),
+            html(200, "<!doctype html><title>Proxy</title><p>Sign in to this network.".to_owned()),
             None,
         ),
     }
@@ -178,13 +140,10 @@ fn evaluate(
     }
     let now = shared.clock.now();
     let mut state = shared.state();
-    let segment = segment(&state.world, tenant)
-        .ok_or_else(|| Refusal::request(90_002, &unknown_tenant(tenant)))?;
+    let segment =
+        segment(&state.world, tenant).ok_or_else(|| Refusal::request(90_002, &unknown_tenant(tenant)))?;
     let grant_type = request.need("grant_type")?;
-    if !matches!(
-        grant_type,
-        "authorization_code" | "refresh_token" | "client_credentials"
-    ) {
+    if !matches!(grant_type, "authorization_code" | "refresh_token" | "client_credentials") {
         let text = format!("The app requested an unsupported grant type '{grant_type}'.");
         return Err(Refusal::new(70_003, "unsupported_grant_type", &text));
     }
@@ -209,19 +168,13 @@ fn known_app(state: &State, segment: &Segment, request: &Request) -> Result<App,
         request.need("client_id")?;
     }
     let client_id = &request.client_id;
-    let home = |app: &App| {
-        state
-            .world
-            .tenant(&app.home_tenant)
-            .map(|tenant| tenant.id.clone())
-    };
+    let home = |app: &App| state.world.tenant(&app.home_tenant).map(|tenant| tenant.id.clone());
     let is_here = |app: &&App| match segment {
         Segment::Tenant(id) => app.multitenant || home(app).as_ref() == Some(id),
         Segment::Any(_) => true,
     };
     let app = state.world.app(client_id).filter(is_here).ok_or_else(|| {
-        let text =
-            format!("Application with identifier '{client_id}' was not found in the directory.");
+        let text = format!("Application with identifier '{client_id}' was not found in the directory.");
         Refusal::new(700_016, "unauthorized_client", &text)
     })?;
     if !app.enabled {
@@ -239,37 +192,29 @@ fn check_shape(request: &Request, grant_type: &str) -> Result<(), Refusal> {
         _ => return Ok(()),
     };
     let value = request.need(name)?;
-    let is_token = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    let is_well_formed = value
-        .strip_prefix("1.")
-        .is_some_and(|rest| rest.len() > 100 && is_token(rest));
+    let is_token =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let is_well_formed = value.strip_prefix("1.").is_some_and(|rest| rest.len() > 100 && is_token(rest));
     if is_well_formed {
         Ok(())
     } else {
-        Err(Refusal::grant(
-            9_002_313,
-            "Invalid request. Request is malformed or invalid.",
-        ))
+        Err(Refusal::grant(9_002_313, "Invalid request. Request is malformed or invalid."))
     }
 }
 
 /// Step 6.
 fn check_client(call: &Call, request: &Request, app: &App, now: Timestamp) -> Result<(), Refusal> {
     if call.header("origin").is_some() {
-        let text = "Cross-origin token redemption is permitted only for the 'Single-Page Application' client-type.";
+        let text =
+            "Cross-origin token redemption is permitted only for the 'Single-Page Application' client-type.";
         return Err(Refusal::request(9_002_326, text));
     }
     if request.is_twice_authenticated {
-        return Err(Refusal::request(
-            90_013,
-            "The client is authenticated in two ways at once.",
-        ));
+        return Err(Refusal::request(90_013, "The client is authenticated in two ways at once."));
     }
     let Some(secret) = &request.secret else {
-        let text = "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.";
+        let text =
+            "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.";
         return Err(Refusal::client(7_000_218, text));
     };
     let Some(known) = app.secrets.iter().find(|known| known.value == *secret) else {
@@ -277,10 +222,7 @@ fn check_client(call: &Call, request: &Request, app: &App, now: Timestamp) -> Re
         return Err(Refusal::client(7_000_215, text));
     };
     if known.expires_at.is_some_and(|end| end <= now) {
-        return Err(Refusal::client(
-            7_000_222,
-            "The provided client secret keys for app are expired.",
-        ));
+        return Err(Refusal::client(7_000_222, "The provided client secret keys for app are expired."));
     }
     Ok(())
 }
@@ -323,18 +265,9 @@ fn recorded(
 /// Whose code or refresh token a refused request came with.
 fn owner(shared: &Shared, request: &Request) -> Option<Subject> {
     let state = shared.state();
-    let by_code = || {
-        state
-            .codes
-            .get(request.field("code")?)
-            .map(|code| code.subject.clone())
-    };
-    let by_token = || {
-        state
-            .refresh_tokens
-            .get(request.field("refresh_token")?)
-            .map(|token| token.subject.clone())
-    };
+    let by_code = || state.codes.get(request.field("code")?).map(|code| code.subject.clone());
+    let by_token =
+        || state.refresh_tokens.get(request.field("refresh_token")?).map(|token| token.subject.clone());
     by_code().or_else(by_token)
 }
 
@@ -343,15 +276,11 @@ fn basic_credentials(header: &str) -> Option<(String, String)> {
     let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
     let decode = |text: &str| {
-        url::form_urlencoded::parse(format!("={text}").as_bytes())
-            .next()
-            .map(|(_, value)| value.into_owned())
+        url::form_urlencoded::parse(format!("={text}").as_bytes()).next().map(|(_, value)| value.into_owned())
     };
     Some((decode(id)?, decode(secret)?))
 }
 
 fn field(form: &[(String, String)], name: &str) -> Option<String> {
-    value_of(form, name)
-        .filter(|value| !value.is_empty())
-        .map(str::to_owned)
+    value_of(form, name).filter(|value| !value.is_empty()).map(str::to_owned)
 }

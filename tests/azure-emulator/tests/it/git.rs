@@ -26,8 +26,7 @@ impl Git {
     }
 
     async fn run(&self, authorization: &str, arguments: &[&str]) -> Output {
-        self.run_in(self.home.path(), authorization, arguments)
-            .await
+        self.run_in(self.home.path(), authorization, arguments).await
     }
 
     async fn run_in(&self, directory: &Path, authorization: &str, arguments: &[&str]) -> Output {
@@ -41,21 +40,9 @@ impl Git {
             .env_remove("GIT_DIR")
             .env("HOME", self.home.path())
             .env("GIT_TERMINAL_PROMPT", "0")
-            .args([
-                "-c",
-                &format!("http.proxy={}", self.given.emulator.proxy_url()),
-            ])
-            .args([
-                "-c",
-                &format!(
-                    "http.sslCAInfo={}",
-                    self.home.path().join("ca.pem").display()
-                ),
-            ])
-            .args([
-                "-c",
-                &format!("http.extraHeader=Authorization: {authorization}"),
-            ])
+            .args(["-c", &format!("http.proxy={}", self.given.emulator.proxy_url())])
+            .args(["-c", &format!("http.sslCAInfo={}", self.home.path().join("ca.pem").display())])
+            .args(["-c", &format!("http.extraHeader=Authorization: {authorization}")])
             .args(["-c", "user.name=Test", "-c", "user.email=test@example.com"])
             .args(arguments)
             .output()
@@ -75,15 +62,8 @@ async fn git_clones_with_a_bearer_and_with_a_password() {
     let token = git.given.access_token_of("svc@contoso.com").await;
     let with_password = ANALYTICS.replace("https://", &format!("https://oauth2:{token}@"));
 
-    let bearer = git
-        .run(&format!("Bearer {token}"), &["clone", ANALYTICS, "one"])
-        .await;
-    let password = git
-        .run(
-            "",
-            &["-c", "http.extraHeader=", "clone", &with_password, "two"],
-        )
-        .await;
+    let bearer = git.run(&format!("Bearer {token}"), &["clone", ANALYTICS, "one"]).await;
+    let password = git.run("", &["-c", "http.extraHeader=", "clone", &with_password, "two"]).await;
 
     assert!(bearer.status.success(), "{}", errors(&bearer));
     assert!(password.status.success(), "{}", errors(&password));
@@ -97,16 +77,11 @@ async fn an_expired_token_fails_the_clone() {
     let token = git.given.access_token_of("svc@contoso.com").await;
     git.given.emulator.advance(Duration::from_secs(5_401));
 
-    let output = git
-        .run(&format!("Bearer {token}"), &["clone", ANALYTICS, "one"])
-        .await;
+    let output = git.run(&format!("Bearer {token}"), &["clone", ANALYTICS, "one"]).await;
 
     assert!(!output.status.success());
     let last = git.given.emulator.requests().pop().unwrap();
-    assert_eq!(
-        (last.status, last.host.as_str()),
-        (Some(401), "dev.azure.com")
-    );
+    assert_eq!((last.status, last.host.as_str()), (Some(401), "dev.azure.com"));
 }
 
 #[tokio::test]
@@ -115,41 +90,24 @@ async fn denied_disabled_missing_and_stakeholder_look_the_same() {
     let svc = git.given.access_token_of("svc@contoso.com").await;
     let ben = git.given.access_token_of("ben@contoso.com").await;
 
-    for (token, name) in [
-        (&svc, "secret"),
-        (&svc, "old"),
-        (&svc, "nothing"),
-        (&svc, "analytics.git"),
-        (&ben, "analytics"),
-    ] {
+    for (token, name) in
+        [(&svc, "secret"), (&svc, "old"), (&svc, "nothing"), (&svc, "analytics.git"), (&ben, "analytics")]
+    {
         let url = format!("https://dev.azure.com/contoso/Data%20Platform/_git/{name}");
-        let output = git
-            .run(&format!("Bearer {token}"), &["ls-remote", &url])
-            .await;
-        assert!(
-            errors(&output).contains("TF401019"),
-            "{name}: {}",
-            errors(&output)
-        );
+        let output = git.run(&format!("Bearer {token}"), &["ls-remote", &url]).await;
+        assert!(errors(&output).contains("TF401019"), "{name}: {}", errors(&output));
     }
 }
 
 #[tokio::test]
 async fn a_push_needs_the_contribute_permission() {
     let git = Git::ready().await;
-    let svc = format!(
-        "Bearer {}",
-        git.given.access_token_of("svc@contoso.com").await
-    );
+    let svc = format!("Bearer {}", git.given.access_token_of("svc@contoso.com").await);
     let website = "https://dev.azure.com/contoso/_git/website";
     for (url, directory) in [(ANALYTICS, "analytics"), (website, "website")] {
         let output = git.run(&svc, &["clone", url, directory]).await;
         assert!(output.status.success(), "{}", errors(&output));
-        git.run(
-            &svc,
-            &["-C", directory, "commit", "--allow-empty", "-m", "More"],
-        )
-        .await;
+        git.run(&svc, &["-C", directory, "commit", "--allow-empty", "-m", "More"]).await;
     }
 
     let allowed = git.run(&svc, &["-C", "analytics", "push"]).await;
@@ -164,48 +122,26 @@ async fn a_push_needs_the_contribute_permission() {
 async fn git_gets_protocol_version_0() {
     let git = Git::ready().await;
     let token = git.given.access_token_of("svc@contoso.com").await;
-    let path =
-        "/contoso/Data%20Platform/_git/_optimized/analytics/info/refs?service=git-upload-pack";
+    let path = "/contoso/Data%20Platform/_git/_optimized/analytics/info/refs?service=git-upload-pack";
 
-    let answer = git
-        .given
-        .get(path, &token)
-        .header("git-protocol", "version=2")
-        .send()
-        .await
-        .unwrap();
+    let answer = git.given.get(path, &token).header("git-protocol", "version=2").send().await.unwrap();
 
-    assert_eq!(
-        answer.headers()["content-type"],
-        "application/x-git-upload-pack-advertisement"
-    );
+    assert_eq!(answer.headers()["content-type"], "application/x-git-upload-pack-advertisement");
     let body = answer.text().await.unwrap();
-    assert!(
-        body.contains("refs/heads/main") && !body.contains("version 2"),
-        "{body}"
-    );
+    assert!(body.contains("refs/heads/main") && !body.contains("version 2"), "{body}");
 }
 
 #[tokio::test]
 async fn pushed_commits_survive_in_a_data_directory() {
     let data = TempDir::new().unwrap();
     let start = async || {
-        Emulator::start(Options {
-            data_dir: Some(data.path().to_owned()),
-            ..Options::default()
-        })
-        .await
+        Emulator::start(Options { data_dir: Some(data.path().to_owned()), ..Options::default() }).await
     };
-    let repository = data
-        .path()
-        .join("repositories/eeee0000-0000-4000-a000-000000000001.git");
+    let repository = data.path().join("repositories/eeee0000-0000-4000-a000-000000000001.git");
 
     start().await.unwrap().stop().await;
     std::fs::write(repository.join("mark"), "kept").unwrap();
     start().await.unwrap().stop().await;
 
-    assert_eq!(
-        std::fs::read_to_string(repository.join("mark")).unwrap(),
-        "kept"
-    );
+    assert_eq!(std::fs::read_to_string(repository.join("mark")).unwrap(), "kept");
 }

@@ -26,23 +26,10 @@ async fn the_program_tells_where_it_is_and_ends_on_sigterm() {
     output.next_line().await.unwrap();
 
     let text = std::fs::read_to_string(&ready).unwrap();
-    let value = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap()
-            .to_owned()
-    };
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let authority = std::fs::read_to_string(value("AZURE_EMULATOR_CA=")).unwrap();
-    Command::new("kill")
-        .arg("-TERM")
-        .arg(program.id().unwrap().to_string())
-        .status()
-        .await
-        .unwrap();
-    let status = tokio::time::timeout(Duration::from_secs(5), program.wait())
-        .await
-        .unwrap()
-        .unwrap();
+    Command::new("kill").arg("-TERM").arg(program.id().unwrap().to_string()).status().await.unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(5), program.wait()).await.unwrap().unwrap();
 
     assert!(value("AZURE_EMULATOR_PROXY=").starts_with("http://127.0.0.1:"));
     assert!(value("AZURE_EMULATOR_CONTROL=").starts_with("http://127.0.0.1:"));
@@ -53,11 +40,7 @@ async fn the_program_tells_where_it_is_and_ends_on_sigterm() {
 
 #[tokio::test]
 async fn the_example_that_is_printed_can_be_served() {
-    let output = Command::new(PROGRAM)
-        .arg("world-example")
-        .output()
-        .await
-        .unwrap();
+    let output = Command::new(PROGRAM).arg("world-example").output().await.unwrap();
 
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(azure_emulator::World::from_toml(&text).is_ok());
@@ -68,12 +51,9 @@ async fn a_second_run_in_the_same_directory_keeps_the_authority() {
     let directory = TempDir::new().unwrap();
     let start = async || {
         let ca_dir = Some(directory.path().to_owned());
-        azure_emulator::Emulator::start(azure_emulator::Options {
-            ca_dir,
-            ..Default::default()
-        })
-        .await
-        .unwrap()
+        azure_emulator::Emulator::start(azure_emulator::Options { ca_dir, ..Default::default() })
+            .await
+            .unwrap()
     };
 
     let first = start().await;

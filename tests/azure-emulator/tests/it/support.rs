@@ -41,11 +41,7 @@ impl Answer {
 impl Given {
     pub(crate) async fn an_emulator() -> Self {
         let clock_start = Some("2026-01-01T00:00:00Z".parse().unwrap());
-        Self::with(Options {
-            clock_start,
-            ..Options::default()
-        })
-        .await
+        Self::with(Options { clock_start, ..Options::default() }).await
     }
 
     pub(crate) async fn with(options: Options) -> Self {
@@ -81,11 +77,7 @@ impl Given {
 
     /// The code of somebody who signed in and accepted.
     pub(crate) async fn a_code_of(&self, upn: &str) -> String {
-        let location = self
-            .emulator
-            .sign_in(&Self::authorize_url(&[]), upn)
-            .await
-            .unwrap();
+        let location = self.emulator.sign_in(&Self::authorize_url(&[]), upn).await.unwrap();
         parameter(&location, "code").unwrap()
     }
 
@@ -101,11 +93,7 @@ impl Given {
     }
 
     pub(crate) async fn refresh(&self, refresh_token: &str) -> Answer {
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh_token),
-            ("scope", SCOPE),
-        ];
+        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token), ("scope", SCOPE)];
         self.token(&form, &[]).await
     }
 
@@ -120,10 +108,7 @@ impl Given {
         let url = format!("https://login.microsoftonline.com/{TENANT}/oauth2/v2.0/token");
         let response = self.client.post(url).form(&fields).send().await.unwrap();
         let status = response.status().as_u16();
-        Answer {
-            status,
-            body: response.json().await.unwrap_or_default(),
-        }
+        Answer { status, body: response.json().await.unwrap_or_default() }
     }
 
     pub(crate) async fn tokens_of(&self, upn: &str) -> Answer {
@@ -144,12 +129,7 @@ impl Given {
             .header("X-TFS-FedAuthRedirect", "Suppress")
     }
 
-    pub(crate) async fn control(
-        &self,
-        method: reqwest::Method,
-        path: &str,
-        body: &Value,
-    ) -> Response {
+    pub(crate) async fn control(&self, method: reqwest::Method, path: &str, body: &Value) -> Response {
         let client = Client::builder().no_proxy().build().unwrap();
         let url = format!("{}/_emu/{path}", self.emulator.control_url());
         client.request(method, url).json(body).send().await.unwrap()
@@ -159,7 +139,5 @@ impl Given {
 /// A parameter of an address.
 pub(crate) fn parameter(address: &str, name: &str) -> Option<String> {
     let url = Url::parse(address).unwrap();
-    url.query_pairs()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
+    url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }

@@ -1,0 +1,250 @@
+//! Composition: from a configuration to a running broker.
+//!
+//! [`build`] opens everything and binds every socket before anything is served, so that a port in use
+//! or a wrong key fails the start with one sentence. Tests start what production starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+use crate::accounts::Accounts;
+use crate::admin::{self, Admin};
+use crate::audit::{Audit, AuditError, AuditWriter};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::devops::Devops;
+use crate::entra::Entra;
+use crate::gate::Gate;
+use crate::grpc::{self, Admission, Face, HealthWatch, ServerLimits};
+use crate::integrations::Integrations;
+use crate::keys::{FileKey, KeyProvider, KeysError};
+use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
+use crate::link_pages;
+use crate::links::{LinkSweeper, Links, Parts};
+use crate::outgoing::{Outgoing, OutgoingConfig, OutgoingError};
+use crate::release::Release;
+use crate::repos::Repos;
+use crate::seal::{Keyring, KeyringError, Sealer};
+use crate::store::{Store, StoreError};
+use crate::tasks::Tasks;
+use crate::tls::{SocketError, SocketIncoming, TcpIncoming, Tls, TlsError, TlsReloader};
+use crate::tokens::{Refresh, Refresher, tokens};
+use crate::vault::Vault;
+
+/// A broker whose sockets are bound.
+pub struct Bound {
+    pub tcp: Option<SocketAddr>,
+    pub links: SocketAddr,
+    pub admin: SocketAddr,
+    /// Its face, for tests that ask without a network.
+    pub face: Face,
+    running: Running,
+}
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("the audit cannot be opened")]
+    Audit(#[from] AuditError),
+    #[error("{place} cannot be bound")]
+    Bind {
+        place: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the key cannot be used")]
+    Keys(#[from] KeysError),
+    #[error("the keyring in the store is damaged")]
+    Keyring(#[from] KeyringError),
+    #[error("the outgoing connections cannot be set up")]
+    Outgoing(#[from] OutgoingError),
+    #[error("a socket cannot be bound")]
+    Socket(#[from] SocketError),
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+    #[error("the TLS files cannot be used")]
+    Tls(#[from] TlsError),
+}
+
+struct Running {
+    faces: Stage,
+    actors: Stage,
+    tasks: Tasks,
+    audit: AuditWriter,
+}
+
+struct Listeners {
+    sockets: Vec<SocketIncoming>,
+    tcp: Option<(TcpListener, Tls, TlsReloader)>,
+    links: TcpListener,
+    admin: TcpListener,
+}
+
+/// Opens what `config` names and binds its sockets.
+pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, BuildError> {
+    let vault = Arc::new(open_vault(&config.store, config.key_file.clone(), clock.clone()).await?);
+    let listeners = Listeners::bind(&config).await?;
+    let outgoing = Outgoing::new(&OutgoingConfig { proxy: config.proxy, ca_pem: config.ca_pem })?;
+    let (audit, writer) = Audit::open(&config.audit, clock.clone())?;
+    if config.entra.browser_authority.is_some() {
+        tracing::warn!("entra.browser_authority is set: browsers are sent to an emulator, not to Microsoft");
+    }
+
+    let policy = Arc::new(config.policy);
+    let tasks = Tasks::default();
+    let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone()));
+    let entra = Arc::new(Entra::new(config.entra, outgoing.clone(), clock.clone()));
+    let refresh = Refresh::new(vault.clone(), accounts.clone(), entra.clone(), clock.clone());
+    let mut metrics = Registry::default();
+    refresh.metrics().register(&mut metrics);
+    let (tokens, refresher) = tokens(refresh, clock.clone(), config.refresh);
+    let gate = Gate::new(policy.clone(), audit.clone());
+    let devops = Arc::new(Devops::new(config.devops, outgoing));
+
+    let links = Links::new(Parts {
+        gate: gate.clone(),
+        vault: vault.clone(),
+        accounts: accounts.clone(),
+        tokens: tokens.clone(),
+        entra,
+        devops: devops.clone(),
+        clock: clock.clone(),
+        tasks: tasks.clone(),
+    });
+    let face = Face {
+        integrations: Integrations {
+            gate: gate.clone(),
+            vault: vault.clone(),
+            accounts: accounts.clone(),
+            tokens: tokens.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        },
+        links,
+        policy,
+        release: Release {
+            gate: gate.clone(),
+            accounts: accounts.clone(),
+            tokens: tokens.clone(),
+            clock: clock.clone(),
+        },
+        repos: Repos { gate, accounts, tokens, devops, clock: clock.clone() },
+        admission: Admission::new(config.in_flight_max),
+    };
+    let (routes, reporter) = grpc::services(&face);
+    let health = HealthWatch { reporter, vault: vault.clone(), audit: audit.clone(), clock: clock.clone() };
+    let mut actors = Stage::default();
+    start_actors(&mut actors, refresher, health, LinkSweeper { vault, clock });
+    let limits = ServerLimits { connection_age_max: config.connection_age_max };
+    Ok(listeners.serve(face, (routes, limits), (audit, Arc::new(metrics)), actors, tasks, writer))
+}
+
+async fn open_vault(
+    store: &std::path::Path,
+    key_file: PathBuf,
+    clock: Arc<dyn Clock>,
+) -> Result<Vault, BuildError> {
+    let keys = KeyProvider::File(FileKey::open(&key_file)?);
+    let holder = crate::secret::make_random_text();
+    let store = Store::open(store, clock, &holder).await?;
+    let wrapped = store.wrapped_keyring().await?;
+    let keyring = keys.unwrap(store.store_id().as_str(), &wrapped)?;
+    let sealer = Sealer::new(store.store_id().clone(), Keyring::from_bytes(&keyring)?);
+    Ok(Vault::new(store, sealer))
+}
+
+fn start_actors(actors: &mut Stage, refresher: Refresher, health: HealthWatch, sweeper: LinkSweeper) {
+    actors.start_actor("refresher", refresher.run(actors.stop.clone()));
+    actors.start_actor("health", health.run(actors.stop.clone()));
+    actors.start_actor("link sweeper", sweeper.run(actors.stop.clone()));
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, BuildError> {
+        let mut sockets = Vec::new();
+        for socket in &config.sockets {
+            sockets.push(SocketIncoming::bind(&socket.name, &socket.path, socket.mode).await?);
+        }
+        let tcp = match &config.tcp {
+            None => None,
+            Some((address, files)) => {
+                let (tls, reloader) = Tls::load(files.clone())?;
+                Some((bind("listen.tcp", *address).await?, tls, reloader))
+            }
+        };
+        let links = bind("listen.links", config.links).await?;
+        let admin = bind("listen.admin", config.admin).await?;
+        Ok(Self { sockets, tcp, links, admin })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the last step of composition, called once")]
+    fn serve(
+        self,
+        face: Face,
+        (routes, limits): (Routes, ServerLimits),
+        (audit, metrics): (Audit, Arc<Registry>),
+        mut actors: Stage,
+        tasks: Tasks,
+        writer: AuditWriter,
+    ) -> Bound {
+        let mut faces = Stage::default();
+        let stop = faces.stop.clone();
+        for socket in self.sockets {
+            faces.start("socket", grpc::serve(routes.clone(), limits, socket, stop.clone()));
+        }
+        let local = |listener: &TcpListener| listener.local_addr().expect("a bound listener has an address");
+        let tcp = self.tcp.map(|(listener, tls, reloader)| {
+            let address = local(&listener);
+            actors.start_actor("TLS reloader", reloader.run(actors.stop.clone()));
+            let incoming = TcpIncoming::new(listener, tls);
+            faces.start("tcp", grpc::serve(routes, limits, incoming, stop.clone()));
+            address
+        });
+        let (links, admin) = (local(&self.links), local(&self.admin));
+        faces.start("links", link_pages::serve(self.links, face.links.clone(), stop.clone()));
+        let probes = Admin { audit, metrics, draining: stop };
+        // The probes outlive the faces, so that a drain can be watched.
+        actors.start("admin", admin::serve(self.admin, probes, actors.stop.clone()));
+        Bound { tcp, links, admin, face, running: Running { faces, actors, tasks, audit: writer } }
+    }
+}
+
+impl Bound {
+    /// Serves until `told` resolves or a component crashes; then drains, in order and in time.
+    pub async fn run(self, told: impl Future<Output = ()>) -> Ended {
+        let Self { face, running: Running { mut faces, mut actors, tasks, audit }, .. } = self;
+        let mut writer = Stage::default();
+        writer.start_actor("audit", audit.run());
+        let why = tokio::select! {
+            () = told => Ended::Drained,
+            crashed = faces.crashed() => crashed,
+            crashed = actors.crashed() => crashed,
+            crashed = writer.crashed() => crashed,
+        };
+        let drain = async {
+            let faces = faces.drain().await;
+            tasks.drain().await;
+            let actors = actors.drain().await;
+            // The last handles of the audit go with the use cases; its writer ends when none is left.
+            drop(face);
+            faces.and(actors).and(writer.drain().await)
+        };
+        let Ok(drained) = tokio::time::timeout(DRAIN_MAX, drain).await else {
+            tracing::error!("the drain took too long; what has not landed is cut off");
+            return Ended::Crashed;
+        };
+        why.and(drained)
+    }
+}
+
+async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, BuildError> {
+    TcpListener::bind(address).await.map_err(failed(format!("{name} = {address}")))
+}
+
+fn failed(place: String) -> impl FnOnce(std::io::Error) -> BuildError {
+    |source| BuildError::Bind { place, source }
+}

@@ -1,0 +1,182 @@
+//! The file as it is written. Defaults live here and nowhere else.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+/// Read one by one, so that a mistake in one section does not hide those in another.
+#[derive(Debug)]
+pub(super) struct Sections {
+    pub(super) listen: Listen,
+    pub(super) tls: Option<Tls>,
+    pub(super) store: Store,
+    pub(super) keys: Keys,
+    pub(super) entra: Entra,
+    pub(super) devops: Devops,
+    pub(super) outgoing: Outgoing,
+    pub(super) refresh: Refresh,
+    pub(super) audit: Audit,
+    pub(super) limits: Limits,
+    pub(super) policy: Policy,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Listen {
+    pub(super) socket: Vec<Socket>,
+    pub(super) tcp: Option<String>,
+    pub(super) links: String,
+    pub(super) admin: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Socket {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    #[serde(default = "socket_mode")]
+    pub(super) mode: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Tls {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) client_ca: PathBuf,
+    pub(super) crl: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Store {
+    pub(super) path: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Keys {
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Entra {
+    pub(super) authority: String,
+    pub(super) browser_authority: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Devops {
+    pub(super) base: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Outgoing {
+    pub(super) proxy: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Refresh {
+    pub(super) concurrency: NonZeroUsize,
+    pub(super) tick: SignedDuration,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Audit {
+    pub(super) path: PathBuf,
+    pub(super) sync: AuditSync,
+}
+
+/// `disk` survives power loss, `kernel` survives `kill -9` (design.md 6.16).
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AuditSync {
+    #[default]
+    Disk,
+    Kernel,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Limits {
+    pub(super) in_flight: NonZeroUsize,
+    pub(super) connection_age: SignedDuration,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Policy {
+    pub(super) file: PathBuf,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            socket: Vec::new(),
+            tcp: None,
+            links: "127.0.0.1:8080".to_owned(),
+            admin: "127.0.0.1:9464".to_owned(),
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: "azdo-broker.db".into() }
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { file: "azdo-broker.key".into() }
+    }
+}
+
+impl Default for Entra {
+    fn default() -> Self {
+        Self { authority: "https://login.microsoftonline.com".to_owned(), browser_authority: None }
+    }
+}
+
+impl Default for Devops {
+    fn default() -> Self {
+        Self { base: "https://dev.azure.com".to_owned() }
+    }
+}
+
+impl Default for Refresh {
+    fn default() -> Self {
+        Self { concurrency: NonZeroUsize::new(32).expect("is not zero"), tick: SignedDuration::from_secs(2) }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { path: "audit.jsonl".into(), sync: AuditSync::default() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            in_flight: NonZeroUsize::new(2048).expect("is not zero"),
+            connection_age: SignedDuration::from_mins(10),
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { file: "policy.toml".into() }
+    }
+}
+
+fn socket_mode() -> String {
+    "0660".to_owned()
+}

@@ -1,0 +1,63 @@
+//! Tests of the configuration: what an operator gets wrong, and what is said about it.
+
+use super::*;
+
+fn read(text: &str) -> Result<Config, Problems> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("policy.toml"), "").unwrap();
+    let path = folder.path().join("azdo-broker.toml");
+    std::fs::write(&path, text).unwrap();
+    Config::read(&path)
+}
+
+const SOCKET: &str = "[[listen.socket]]\nname = \"jobs\"\npath = \"jobs.sock\"\n";
+
+#[test]
+fn a_socket_is_enough() {
+    let config = read(SOCKET).unwrap();
+    assert_eq!(config.entra.authority.as_str(), "https://login.microsoftonline.com/");
+    assert!(config.store.is_absolute(), "relative paths are relative to the file");
+}
+
+#[test]
+fn a66_all_mistakes_are_reported_together_with_their_paths() {
+    let problems = read(
+        "[lisen]\n[listen]\nlinks = \"nowhere\"\nlnks = 1\n[[listen.socket]]\nname = \"a b\"\npath = \"x\"\nmod = 1\n[refresh]\ntick = \"-1s\"\n[audit]\nsync = \"tape\"\n[entra]\nauthority = \"http://login.example\"\n",
+    )
+    .unwrap_err()
+    .to_string();
+    for place in [
+        "lisen: is not a known section",
+        "listen.lnks: is not a known key",
+        "listen.socket.0.mod: is not a known key",
+        "listen.links:",
+        "listen.socket[0].name:",
+        "refresh.tick:",
+        "audit:",
+        "entra.authority: must be https",
+    ] {
+        assert!(problems.contains(place), "{place} is missing in:\n{problems}");
+    }
+}
+
+#[test]
+fn a13_tcp_without_client_certificates_does_not_exist() {
+    let problems = read(
+        &format!("{SOCKET}[listen]\ntcp = \"0.0.0.0:8443\"\n")
+            .replace("[[listen.socket]]\nname = \"jobs\"\npath = \"jobs.sock\"\n", ""),
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(problems.contains("listen.tcp: needs [tls]"), "{problems}");
+}
+
+#[test]
+fn a_browser_authority_off_localhost_is_refused() {
+    let text = format!("{SOCKET}[entra]\nbrowser_authority = \"http://evil.example\"\n");
+    assert!(read(&text).unwrap_err().to_string().contains("entra.browser_authority"));
+}
+
+#[test]
+fn without_any_listener_nobody_could_call() {
+    assert!(read("").unwrap_err().to_string().contains("listen: needs at least one"));
+}

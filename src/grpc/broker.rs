@@ -1,0 +1,128 @@
+//! The `CredentialBroker` service.
+
+use tonic::{Request, Response, Status};
+
+use super::{Face, LIST_DEADLINE, RELEASE_DEADLINE, asking, encode, parse, status};
+use crate::git_url::GitUrl;
+use crate::pb;
+use crate::pb::credential_broker_server::CredentialBroker;
+use crate::reason::Refused;
+use crate::release::{Released, Wish};
+use crate::repos::{Filter, Listed};
+use crate::secret::Fingerprint;
+
+#[tonic::async_trait]
+impl CredentialBroker for Face {
+    async fn get_service_user_token(
+        &self,
+        request: Request<pb::GetServiceUserTokenRequest>,
+    ) -> Result<Response<pb::GetServiceUserTokenResponse>, Status> {
+        let asked = request.get_ref();
+        let asking = asking("GetServiceUserToken", &request, &asked.actor, &asked.purpose)?;
+        self.call(RELEASE_DEADLINE, async {
+            let account = parse::account(&asked.account_id)?;
+            let min_ttl = parse::min_ttl(asked.min_ttl)?;
+            let released = self.release.service_user_token(Wish { asking, account, min_ttl }).await?;
+            Ok(token_response(&released))
+        })
+        .await
+    }
+
+    async fn get_git_credential(
+        &self,
+        request: Request<pb::GetGitCredentialRequest>,
+    ) -> Result<Response<pb::GetGitCredentialResponse>, Status> {
+        let asked = request.get_ref();
+        let asking = asking("GetGitCredential", &request, &asked.actor, &asked.purpose)?;
+        self.call(RELEASE_DEADLINE, async {
+            parse::must_be_empty("developer_id", &asked.developer_id)?;
+            let account = parse::account(&asked.account_id)?;
+            let min_ttl = parse::min_ttl(asked.min_ttl)?;
+            let url =
+                GitUrl::parse(&asked.url).map_err(|problem| Refused::invalid("url", problem.to_string()))?;
+            let released = self.release.git_credential(Wish { asking, account, min_ttl }, &url).await?;
+            Ok(git_response(&released, &url))
+        })
+        .await
+    }
+
+    async fn list_readable_repos(
+        &self,
+        request: Request<pb::ListReadableReposRequest>,
+    ) -> Result<Response<pb::ListReadableReposResponse>, Status> {
+        let asked = request.get_ref();
+        let asking = asking("ListReadableRepos", &request, &asked.actor, "")?;
+        self.call(LIST_DEADLINE, async {
+            parse::must_be_empty("developer_id", &asked.developer_id)?;
+            parse::must_be_empty("page_token", &asked.page_token)?;
+            let account = parse::account(&asked.account_id)?;
+            let filter =
+                Filter { project: asked.project.clone(), include_unreadable: asked.include_unreadable };
+            let Listed { repos, as_of, identity } = self.repos.readable(asking, account, &filter).await?;
+            Ok(pb::ListReadableReposResponse {
+                repos: repos.into_iter().map(encode::repository).collect(),
+                next_page_token: String::new(),
+                as_of: Some(encode::timestamp(as_of)),
+                identity: Some(encode::identity(&identity)),
+                warnings: Vec::new(),
+            })
+        })
+        .await
+    }
+
+    async fn report_token_rejected(
+        &self,
+        request: Request<pb::ReportTokenRejectedRequest>,
+    ) -> Result<Response<pb::ReportTokenRejectedResponse>, Status> {
+        let asked = request.get_ref();
+        let asking = asking("ReportTokenRejected", &request, "", "")?;
+        self.call(RELEASE_DEADLINE, async {
+            let account = parse::account(&asked.account_id)?;
+            let role =
+                asked.connection.as_ref().map(|connection| parse::role(Some(connection))).transpose()?;
+            let fingerprint = Fingerprint::parse(&asked.token_fingerprint)
+                .ok_or_else(|| Refused::invalid("token_fingerprint", "is 32 hexadecimal digits"))?;
+            self.release.report_rejected(asking, account, role, &fingerprint).await?;
+            Ok(pb::ReportTokenRejectedResponse {})
+        })
+        .await
+    }
+
+    async fn get_developer_token(
+        &self,
+        _request: Request<pb::GetDeveloperTokenRequest>,
+    ) -> Result<Response<pb::GetDeveloperTokenResponse>, Status> {
+        Err(status::unimplemented())
+    }
+}
+
+fn token_response(released: &Released) -> pb::GetServiceUserTokenResponse {
+    let token = &released.token;
+    pb::GetServiceUserTokenResponse {
+        access_token: token.access.expose().to_owned(),
+        token_type: "Bearer".to_owned(),
+        expires_at: Some(encode::timestamp(token.validity.expires_at)),
+        scopes: token.scopes.clone(),
+        identity: Some(encode::identity(&token.identity)),
+        warnings: encode::warnings(&released.warnings),
+        token_fingerprint: token.fingerprint.as_str().to_owned(),
+        connection: Some(encode::connection_name(&released.key)),
+    }
+}
+
+fn git_response(released: &Released, url: &GitUrl) -> pb::GetGitCredentialResponse {
+    let token = &released.token;
+    pb::GetGitCredentialResponse {
+        username: GIT_USERNAME.to_owned(),
+        access_token: token.access.expose().to_owned(),
+        expires_at: Some(encode::timestamp(token.validity.expires_at)),
+        token_fingerprint: token.fingerprint.as_str().to_owned(),
+        organization: url.organization.to_string(),
+        identity: Some(encode::identity(&token.identity)),
+        warnings: encode::warnings(&released.warnings),
+        connection: Some(encode::connection_name(&released.key)),
+    }
+}
+
+/// Azure Repos ignores it, but some helpers drop an empty one (azure.md 4.2).
+const GIT_USERNAME: &str = "oauth2";

@@ -1,0 +1,154 @@
+//! From the use cases' views to the wire.
+
+use jiff::Timestamp;
+
+use crate::connection::{ConnectionKey, HeadlessIdentity, Identity, Role};
+use crate::devops::Repository;
+use crate::links::{ConnectionView, LinkView, below, redirect_path};
+use crate::pb;
+use crate::reason::Reason;
+use crate::release::Warning;
+use crate::repos::Readability;
+use crate::vault::{Integration, LinkPhase};
+
+pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+}
+
+pub(super) fn identity(identity: &Identity) -> pb::Identity {
+    pb::Identity {
+        tenant_id: identity.tenant.to_string(),
+        object_id: identity.object_id.to_string(),
+        login: identity.login.clone(),
+        display_name: identity.display_name.clone(),
+    }
+}
+
+pub(super) fn connection_name(key: &ConnectionKey) -> pb::ConnectionName {
+    let (role, developer_id) = match &key.role {
+        Role::ServiceUser => (pb::Role::ServiceUser, String::new()),
+        Role::ServicePrincipal => (pb::Role::ServicePrincipal, String::new()),
+        Role::Developer(developer) => (pb::Role::Developer, developer.to_string()),
+    };
+    pb::ConnectionName { role: role.into(), developer_id }
+}
+
+pub(super) fn warnings(warnings: &[Warning]) -> Vec<pb::Warning> {
+    let warning =
+        |warning: &Warning| pb::Warning { code: warning.code.to_owned(), text: warning.text.clone() };
+    warnings.iter().map(warning).collect()
+}
+
+pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
+    let state = match &view.failure {
+        _ if !view.live => pb::ConnectionState::Disconnected,
+        None => pb::ConnectionState::Connected,
+        Some(failure) if failure.reason == Reason::RelinkRequired && 1 < failure.count => {
+            pb::ConnectionState::NeedsRelink
+        }
+        Some(_) => pb::ConnectionState::Failing,
+    };
+    pb::Connection {
+        account_id: view.key.account.to_string(),
+        connection: Some(connection_name(&view.key)),
+        identity: view.identity.as_ref().map(identity),
+        state: state.into(),
+        linked_at: view.linked_at.map(timestamp),
+        linked_by: view.linked_by.as_ref().map(ToString::to_string).unwrap_or_default(),
+        token_expires_at: view.token_expires_at.map(timestamp),
+        last_refreshed_at: view.refreshed_at.map(timestamp),
+        failure: view.failure.as_ref().map(|failure| pb::Failure {
+            reason: failure.reason.as_str().to_owned(),
+            message: failure.reason.what_to_do().to_owned(),
+            since: Some(timestamp(failure.since)),
+            count: failure.count,
+            code: failure.code.unwrap_or_default(),
+        }),
+        grant_expires_by: None,
+        generation: view.generation.0,
+        warnings: Vec::new(),
+    }
+}
+
+pub(super) fn link(view: &LinkView) -> pb::Link {
+    let state = match view.phase {
+        LinkPhase::Begun => pb::LinkState::Begun,
+        LinkPhase::Taken => pb::LinkState::Taken,
+        LinkPhase::Held => pb::LinkState::Held,
+        LinkPhase::Verified => pb::LinkState::Verified,
+        LinkPhase::Connected => pb::LinkState::Connected,
+        LinkPhase::Ended => pb::LinkState::Ended,
+    };
+    pb::Link {
+        account_id: view.key.account.to_string(),
+        link_id: view.id.to_string(),
+        connection: Some(connection_name(&view.key)),
+        state: state.into(),
+        identity: view.identity.as_ref().map(identity),
+        replaces: view.replaces.as_ref().map(identity),
+        ended_reason: view.ended.as_ref().map(|end| end.reason.as_str().to_owned()).unwrap_or_default(),
+        message: view.ended.as_ref().map(|end| end.message.clone()).unwrap_or_default(),
+        expires_at: view.phase.is_open().then(|| timestamp(view.expires_at)),
+        confirmation_required: false,
+        warnings: Vec::new(),
+    }
+}
+
+pub(super) fn integration(integration: &Integration) -> pb::Integration {
+    let uri = |role: pb::Role, path: &str| pb::RedirectUri {
+        role: role.into(),
+        uri: below(&integration.public_url, path).to_string(),
+    };
+    let developer = Role::Developer("any".parse().expect("a valid constant"));
+    pb::Integration {
+        account_id: integration.account.to_string(),
+        organization: integration.organization.to_string(),
+        tenant_id: integration.tenant.to_string(),
+        client_id: integration.client_id.to_string(),
+        public_url: integration.public_url.to_string(),
+        headless_identity: match integration.headless {
+            HeadlessIdentity::ServiceUser => pb::HeadlessIdentity::ServiceUser.into(),
+            HeadlessIdentity::ServicePrincipal => pb::HeadlessIdentity::ServicePrincipal.into(),
+        },
+        client_credentials: integration
+            .credentials
+            .iter()
+            .map(|credential| pb::ClientCredential {
+                id: credential.id.to_string(),
+                kind: pb::ClientCredentialKind::Secret.into(),
+                fingerprint: credential.fingerprint(),
+                expires_at: credential.expires_at.map(timestamp),
+                added_at: Some(timestamp(credential.added_at)),
+                proven_at: None,
+                rejected_at: credential.rejected_at.map(timestamp),
+            })
+            .collect(),
+        redirect_uris: vec![
+            uri(pb::Role::ServiceUser, redirect_path(&Role::ServiceUser)),
+            uri(pb::Role::Developer, redirect_path(&developer)),
+        ],
+        suspension: None,
+        created_at: None,
+        updated_at: None,
+        warnings: Vec::new(),
+    }
+}
+
+pub(super) fn repository((repo, readability): (Repository, Readability)) -> pb::Repository {
+    pb::Repository {
+        id: repo.id,
+        name: repo.name,
+        project_id: repo.project_id,
+        project: repo.project,
+        default_branch: repo.default_branch.unwrap_or_default(),
+        clone_url: repo.remote_url,
+        ssh_url: repo.ssh_url,
+        web_url: repo.web_url,
+        size_bytes: i64::try_from(repo.size).unwrap_or(i64::MAX),
+        readability: match readability {
+            Readability::Readable => pb::Readability::Readable.into(),
+            Readability::Disabled => pb::Readability::Disabled.into(),
+            Readability::NoPermission => pb::Readability::NoPermission.into(),
+        },
+    }
+}

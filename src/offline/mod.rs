@@ -1,0 +1,76 @@
+//! What needs configuration and files, but no running broker: `check`, `policy check`, `keys new`,
+//! `store init`.
+
+use std::path::Path;
+
+use crate::config::{Config, Places, Problems};
+use crate::files::FileProblem;
+use crate::keys::{FileKey, KeyProvider, KeysError};
+use crate::policy::{Policy, PolicyError};
+use crate::seal::Keyring;
+use crate::secret::make_random_text;
+use crate::store::{Store, StoreError};
+use crate::tls::{Tls, TlsError};
+
+/// Why an offline command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    #[error("{0}")]
+    Config(Problems),
+    #[error("the key file cannot be used")]
+    Keys(#[from] KeysError),
+    #[error("{0}")]
+    Policy(PolicyError),
+    #[error("{path} cannot be read")]
+    Read {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("a secret file is not closed to others")]
+    Secret(#[from] FileProblem),
+    #[error("the store cannot be made")]
+    Store(#[from] StoreError),
+    #[error("the TLS files cannot be used")]
+    Tls(#[from] TlsError),
+}
+
+/// Checks the configuration, the policy beside it, and the files they name. Returns what was found.
+pub fn check(config: &Path) -> Result<String, OfflineError> {
+    let config = Config::read(config).map_err(OfflineError::Config)?;
+    crate::files::check_secret(&config.key_file)?;
+    FileKey::open(&config.key_file)?;
+    if let Some((_, files)) = &config.tcp {
+        crate::files::check_secret(&files.key)?;
+        Tls::load(files.clone())?;
+    }
+    if !config.store.exists() {
+        return Err(StoreError::NoStore(config.store).into());
+    }
+    let listeners = config.sockets.len() + usize::from(config.tcp.is_some());
+    Ok(format!("the configuration is good: {listeners} gRPC listeners, store {}", config.store.display()))
+}
+
+/// Checks a policy file alone.
+pub fn policy_check(path: &Path) -> Result<String, OfflineError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| OfflineError::Read { path: path.display().to_string(), source })?;
+    let policy = Policy::from_toml(&text).map_err(OfflineError::Policy)?;
+    Ok(format!("the policy is good: {} rules; what none of them allows is refused", policy.rules_count()))
+}
+
+/// Makes the key file that wraps the store's keyring.
+pub fn keys_new(path: &Path) -> Result<String, OfflineError> {
+    FileKey::create(path)?;
+    Ok(format!("made the key file {}: keep it apart from backups of the store", path.display()))
+}
+
+/// Makes the store with its keyring. Never touches an existing one.
+pub fn store_init(config: &Path) -> Result<String, OfflineError> {
+    let places = Places::read(config).map_err(OfflineError::Config)?;
+    let keys = KeyProvider::File(FileKey::open(&places.key_file)?);
+    let store_id = make_random_text().parse().expect("base64url is a name");
+    let wrapped = keys.wrap(crate::ids::StoreId::as_str(&store_id), &Keyring::generate().to_bytes());
+    Store::create(&places.store, &store_id, &wrapped)?;
+    Ok(format!("made the store {}", places.store.display()))
+}

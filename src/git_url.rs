@@ -8,6 +8,8 @@
 //! Git passes hosts and paths raw, so this does not lean on a URL library: those strip newlines and
 //! collapse `..` before anybody can refuse them.
 
+use std::fmt::Write as _;
+
 use crate::ids::Organization;
 
 /// Names one repository of one organization.
@@ -76,6 +78,12 @@ impl GitUrl {
         };
         let (project, repository) = repository(rest)?;
         Ok(Self { organization, project, repository })
+    }
+
+    /// The canonical form, first of azure.md 4.1, without user information.
+    pub fn to_url(&self) -> String {
+        let (project, repository) = (encode(&self.project), encode(&self.repository));
+        format!("https://dev.azure.com/{}/{project}/_git/{repository}", self.organization)
     }
 }
 
@@ -151,6 +159,17 @@ fn decode(segment: &str) -> Result<String, NotAGitUrl> {
         };
     }
     String::from_utf8(bytes).map_err(|_| NotAGitUrl::Path)
+}
+
+fn encode(segment: &str) -> String {
+    segment.bytes().fold(String::with_capacity(segment.len()), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").expect("writing to a String does not fail");
+        }
+        text
+    })
 }
 
 fn check_text(text: &str) -> Result<(), NotAGitUrl> {
@@ -239,7 +258,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_form_has_one_canonical_url() {
+        for (url, canonical) in [
+            (
+                "https://Contoso@dev.azure.com/Contoso/Data%20Platform/_git/r%C3%A9sum%C3%A9%2B1",
+                "https://dev.azure.com/contoso/Data%20Platform/_git/r%C3%A9sum%C3%A9%2B1",
+            ),
+            (
+                "https://contoso.visualstudio.com/DefaultCollection/_git/web",
+                "https://dev.azure.com/contoso/web/_git/web",
+            ),
+        ] {
+            let parsed = GitUrl::parse(url).unwrap();
+            assert_eq!(parsed.to_url(), canonical);
+            assert_eq!(GitUrl::parse(canonical).unwrap(), parsed);
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn what_parsed_survives_its_canonical_url(project in "[^/]{1,20}", repository in "[^/]{1,20}") {
+            let path = format!("contoso/{}/_git/{}", encode(&project), encode(&repository));
+            if let Ok(parsed) = GitUrl::from_parts("https", "dev.azure.com", &path) {
+                proptest::prop_assert_eq!(GitUrl::parse(&parsed.to_url()).unwrap(), parsed);
+            }
+        }
+
         #[test]
         fn no_text_panics_and_none_outside_our_hosts_parses(scheme in "https?", host in ".{0,40}", path in ".{0,60}") {
             if GitUrl::from_parts(&scheme, &host, &path).is_ok() {

@@ -37,6 +37,7 @@ pub mod links;
 pub mod app;
 pub mod grpc;
 pub mod offline;
+pub mod client;
 pub mod pb;
 pub mod process;
 pub mod release;

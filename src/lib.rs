@@ -46,3 +46,5 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tokens;
 pub mod vault;
+
+pub mod cli;

@@ -1,0 +1,198 @@
+//! `connections`: who an account is connected as, how that is going, and the end of it.
+
+use serde_json::json;
+
+use super::{CALL_TIMEOUT, CliError, Session, actor, json, show};
+use crate::client::{printable, within};
+use crate::pb;
+use crate::reason::Reason;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Command {
+    /// End a connection and wipe its grant
+    Disconnect(Disconnect),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Disconnect {
+    #[arg(value_enum)]
+    role: Role,
+    /// Whose, with the role developer
+    #[arg(long, value_name = "ID", required_if_eq("role", "developer"))]
+    developer: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Role {
+    ServiceUser,
+    ServicePrincipal,
+    Developer,
+}
+
+pub(super) async fn run(session: &mut Session<'_, '_>, args: Args) -> Result<(), CliError> {
+    match args.command {
+        None => list(session).await,
+        Some(Command::Disconnect(args)) => disconnect(session, args).await,
+    }
+}
+
+async fn list(session: &mut Session<'_, '_>) -> Result<(), CliError> {
+    let account_id = session.account()?.to_string();
+    let mut client = session.remote().await?.connections();
+    let mut request = pb::ListConnectionsRequest { account_id, ..Default::default() };
+    let mut connections = Vec::new();
+    loop {
+        let page = client.list_connections(within(CALL_TIMEOUT, request.clone())).await?.into_inner();
+        connections.extend(page.connections);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    let console = &mut *session.console;
+    if console.json {
+        let connections: Vec<_> = connections.iter().map(json::connection).collect();
+        return console.print_json(&json!({ "connections": connections }));
+    }
+    if connections.is_empty() {
+        writeln!(console.err, "{} is not connected: `azdo-broker link service-user`", request.account_id)?;
+        return Ok(());
+    }
+    let mut table = show::Table::new(&["CONNECTION", "IDENTITY", "STATE", "LINKED", "BY", "TOKEN EXPIRES"]);
+    for connection in &connections {
+        table.row([
+            show::connection_name(connection.connection.as_ref()),
+            show::identity(connection.identity.as_ref()),
+            state_word(connection),
+            show::when(connection.linked_at.as_ref(), console.now),
+            if connection.linked_by.is_empty() { "-".to_owned() } else { connection.linked_by.clone() },
+            show::when(connection.token_expires_at.as_ref(), console.now),
+        ]);
+    }
+    table.print(console.out)?;
+    for connection in &connections {
+        print_troubles(session, connection)?;
+    }
+    Ok(())
+}
+
+fn print_troubles(session: &mut Session<'_, '_>, connection: &pb::Connection) -> Result<(), CliError> {
+    let console = &mut *session.console;
+    if let Some(failure) = &connection.failure {
+        let name = show::connection_name(connection.connection.as_ref());
+        let since = show::when(failure.since.as_ref(), console.now);
+        let (message, reason) = (printable(&failure.message), printable(&failure.reason));
+        writeln!(console.out, "\n{name}: {message} [{reason}]")?;
+        writeln!(console.out, "  failing:    {} times, since {since}", failure.count)?;
+        if let Some(known) = Reason::ALL.into_iter().find(|known| known.as_str() == failure.reason) {
+            writeln!(console.out, "  who acts:   {}", known.who_acts().as_str())?;
+            writeln!(console.out, "  what to do: {}", known.what_to_do())?;
+        }
+    }
+    Ok(show::print_warnings(console.err, &connection.warnings)?)
+}
+
+async fn disconnect(session: &mut Session<'_, '_>, args: Disconnect) -> Result<(), CliError> {
+    let account_id = session.account()?.to_string();
+    let (role, developer_id) = match (args.role, args.developer) {
+        (Role::ServiceUser, None) => (pb::Role::ServiceUser, String::new()),
+        (Role::ServicePrincipal, None) => (pb::Role::ServicePrincipal, String::new()),
+        (Role::Developer, Some(developer)) => (pb::Role::Developer, developer),
+        (Role::Developer, None) => return Err(CliError::Usage("which developer? Add --developer ID".into())),
+        (Role::ServiceUser | Role::ServicePrincipal, Some(_)) => {
+            return Err(CliError::Usage("--developer goes only with the role developer".into()));
+        }
+    };
+    let connection = pb::ConnectionName { role: role.into(), developer_id };
+    let name = show::connection_name(Some(&connection));
+    if !args.yes {
+        let Some(ask) = session.console.person else {
+            return Err(CliError::Usage(format!(
+                "nobody is here to be asked; --yes disconnects {name} of {account_id}"
+            )));
+        };
+        let question = format!("Disconnect {name} of {account_id}? It must be linked again to come back.");
+        if !session.console.ask(ask, &question).await? {
+            return Err(CliError::Failed("nothing was disconnected".into()));
+        }
+    }
+    let request = pb::DisconnectRequest { account_id, connection: Some(connection), actor: actor() };
+    let mut client = session.remote().await?.connections();
+    let gone = client.disconnect(within(CALL_TIMEOUT, request)).await?.into_inner();
+    let console = &mut *session.console;
+    if console.json {
+        return console.print_json(&json::connection(&gone));
+    }
+    let who = show::identity(gone.identity.as_ref());
+    writeln!(console.out, "{name} of {} is disconnected; it was {who}.", printable(&gone.account_id))?;
+    writeln!(console.err, "Tokens handed out live until they expire.")?;
+    Ok(())
+}
+
+fn state_word(connection: &pb::Connection) -> String {
+    show::word(connection.state().as_str_name(), "CONNECTION_STATE_").replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Exit;
+    use super::super::fake::{Fake, Run};
+    use super::*;
+
+    fn failing() -> pb::Connection {
+        pb::Connection {
+            account_id: "acme".into(),
+            connection: Some(pb::ConnectionName {
+                role: pb::Role::ServiceUser.into(),
+                developer_id: String::new(),
+            }),
+            identity: Some(pb::Identity { login: "svc@contoso.com".into(), ..Default::default() }),
+            state: pb::ConnectionState::NeedsRelink.into(),
+            failure: Some(pb::Failure {
+                reason: "RELINK_REQUIRED".into(),
+                message: "svc must link again".into(),
+                count: 3,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failing_connection_says_who_must_do_what() {
+        let broker = Fake::default().on("Connections/ListConnections", |_: pb::ListConnectionsRequest| {
+            Ok(pb::ListConnectionsResponse { connections: vec![failing()], ..Default::default() })
+        });
+        let run = Run::new(&["connections"]).against(broker).await;
+        for words in ["svc@contoso.com", "needs relink", "the linked person", "must link again"] {
+            assert!(run.out.contains(words), "{run:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_person_or_yes_nothing_is_disconnected() {
+        let broker = || {
+            Fake::default().on("Connections/Disconnect", |request: pb::DisconnectRequest| {
+                assert_eq!(request.connection.unwrap().role(), pb::Role::ServiceUser);
+                Ok(failing())
+            })
+        };
+        let args = ["connections", "disconnect", "service-user"];
+        let unasked = Run::new(&args).against(broker()).await;
+        assert_eq!(unasked.exit, Exit::Usage);
+        let declined = Run::new(&args).with_person(|| Ok("\n".into())).against(broker()).await;
+        assert_eq!((declined.exit, declined.out.as_str()), (Exit::Failed, ""));
+        let meant = Run::new(&args).args(&["--yes"]).against(broker()).await;
+        assert_eq!(meant.exit, Exit::Done, "{meant:?}");
+    }
+}

@@ -48,3 +48,4 @@ pub mod tokens;
 pub mod vault;
 
 pub mod cli;
+pub mod git_credential;

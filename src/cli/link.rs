@@ -43,7 +43,7 @@ pub(super) async fn run(session: &mut Session<'_, '_>, command: Command) -> Resu
     tokio::select! {
         done = link(session, &args) => done,
         pressed = tokio::signal::ctrl_c() => Err(match pressed {
-            Ok(()) => CliError::Failed("stopped: nothing was confirmed, and the link runs out by itself".into()),
+            Ok(()) => CliError::Failed("stopped: an unconfirmed link runs out by itself; `azdo-broker connections` shows what stands".into()),
             Err(error) => error.into(),
         }),
     }

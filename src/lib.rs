@@ -35,9 +35,9 @@ pub mod link_pages;
 pub mod links;
 
 pub mod app;
+pub mod client;
 pub mod grpc;
 pub mod offline;
-pub mod client;
 pub mod pb;
 pub mod process;
 pub mod release;

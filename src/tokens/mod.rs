@@ -23,7 +23,8 @@ mod metrics;
 mod refresh;
 mod refresher;
 mod slot;
-//TESTS
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,12 +124,16 @@ impl Tokens {
     /// Publishes a connection that was just made or confirmed.
     pub fn adopt(&self, key: &ConnectionKey, generation: Generation, live: &Live) {
         let token = slot::token_of(live, generation, self.clock.now());
-        self.slots.slot(key).learn(generation, token);
+        let slot = self.slots.slot(key);
+        slot.learn(generation, token);
+        slot.settle();
     }
 
     /// Publishes a disconnect: nothing of this or an older generation is released again.
     pub fn end(&self, key: &ConnectionKey, generation: Generation) {
-        self.slots.slot(key).learn(generation, None);
+        let slot = self.slots.slot(key);
+        slot.learn(generation, None);
+        slot.settle();
     }
 
     /// Why the last refresh failed, if none succeeded since.
@@ -264,8 +269,8 @@ fn timed_out() -> Problem {
 }
 
 impl Refresh {
-    /// What a connection's row says, published to its slot.
-    fn publish(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
+    /// What a connection's row says, for its slot.
+    fn learn(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
         let token = match connection {
             Connection::Live(live) => slot::token_of(live, generation, self.clock.now()),
             Connection::Ended(_) => None,

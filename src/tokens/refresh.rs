@@ -72,6 +72,9 @@ impl Refresh {
     /// Answers a demand: from the row if it has what is wanted, else by a refresh, ours or another
     /// replica's.
     pub(super) async fn on_demand(&self, key: &ConnectionKey, want: Want) {
+        // Held, so that the slot is not forgotten meanwhile: what it knows of newer generations is what
+        // keeps an older row from being published.
+        let _slot = self.slots.slot(key);
         loop {
             match self.look(key, &want).await {
                 Ok(true) => return,
@@ -101,6 +104,7 @@ impl Refresh {
 
     /// Spends the lease: asks Entra and lands what it says.
     pub(super) async fn leased(&self, lease: Lease) {
+        let _slot = self.slots.slot(&lease.hold.key);
         match self.ask_entra(&lease).await {
             Ok(landing) => self.land(lease, landing).await,
             Err(setback) => self.set_back(&lease.hold, setback).await,
@@ -124,15 +128,19 @@ impl Refresh {
         };
         match &opened.connection {
             Connection::Ended(_) => {
-                self.publish(key, opened.generation, &opened.connection);
+                self.learn(key, opened.generation, &opened.connection);
                 self.tell(key, not_linked(key), Duration::ZERO);
                 return Ok(true);
             }
-            Connection::Live(_) => self.publish(key, opened.generation, &opened.connection),
+            Connection::Live(_) => self.learn(key, opened.generation, &opened.connection),
         }
         let slot = self.slots.slot(key);
         let refused = want.rejected.as_ref().is_some_and(|fingerprint| slot.holds(fingerprint));
-        Ok(!refused && slot.has_token_for(want.min_ttl, self.clock.now()))
+        let is_answered = !refused && slot.has_token_for(want.min_ttl, self.clock.now());
+        if is_answered {
+            slot.settle();
+        }
+        Ok(is_answered)
     }
 
     /// Chooses the credential, spends the grant, judges the answer.
@@ -224,7 +232,8 @@ impl Refresh {
     fn committed(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
         self.metrics.count(Outcome::Committed);
         tracing::info!(connection.key = %key, connection.generation = generation.0, "refreshed");
-        self.publish(key, generation, connection);
+        self.learn(key, generation, connection);
+        self.slots.slot(key).settle();
     }
 
     /// The row changed while Entra was asked: our token is dropped, the row decides (P7).
@@ -233,9 +242,10 @@ impl Refresh {
         tracing::info!(connection.key = %key, "the connection changed during its refresh; the answer was dropped");
         match self.vault.connection(key).await {
             Ok(Some(opened)) => {
-                self.publish(key, opened.generation, &opened.connection);
-                if matches!(opened.connection, Connection::Ended(_)) {
-                    self.tell(key, not_linked(key), Duration::ZERO);
+                self.learn(key, opened.generation, &opened.connection);
+                match opened.connection {
+                    Connection::Live(_) => self.slots.slot(key).settle(),
+                    Connection::Ended(_) => self.tell(key, not_linked(key), Duration::ZERO),
                 }
             }
             Ok(None) => self.tell(key, not_linked(key), Duration::ZERO),

@@ -1,6 +1,7 @@
 //! The actor that owns every refresh: on demand and when due.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::{Demand, Refresh, Used};
 use crate::clock::Clock;
 use crate::connection::ConnectionKey;
 use crate::reason::{Problem, Reason};
+use crate::vault::Lease;
 
 /// Runs refreshes until told to stop, then lets the running ones land.
 ///
@@ -23,9 +25,12 @@ pub struct Refresher {
     config: RefreshConfig,
     demanded: mpsc::Receiver<Demand>,
     uses: mpsc::Receiver<Used>,
-    running: JoinSet<()>,
+    /// Refreshes, and looks at what is due: those end with leases to be spent.
+    running: JoinSet<Vec<Lease>>,
     running_keys: HashSet<ConnectionKey>,
     keys_of_tasks: HashMap<Id, ConnectionKey>,
+    /// Demands that came while their key was running, in case what runs does not answer them.
+    waiting: HashMap<ConnectionKey, Demand>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +58,7 @@ impl Refresher {
             running: JoinSet::new(),
             running_keys: HashSet::new(),
             keys_of_tasks: HashMap::new(),
+            waiting: HashMap::new(),
         }
     }
 
@@ -72,7 +78,7 @@ impl Refresher {
                 }
                 () = &mut tick => {
                     tick = clock.sleep(self.config.tick);
-                    if has_room { self.start_due().await; }
+                    if has_room { self.look_what_is_due(); }
                 }
             }
         }
@@ -84,44 +90,70 @@ impl Refresher {
 
     /// Starts a refresh, unless one runs or ended since the asker looked.
     fn on_demand(&mut self, demand: Demand) {
-        let Demand { key, min_ttl, seen, rejected } = demand;
-        let ended_since = seen < self.refresh.slots.slot(&key).attempts();
-        if self.running_keys.contains(&key) || (ended_since && rejected.is_none()) {
+        let ended_since = demand.seen < self.refresh.slots.slot(&demand.key).attempts();
+        if ended_since && demand.rejected.is_none() {
             return;
         }
+        if self.running_keys.contains(&demand.key) {
+            return self.wait_its_turn(demand);
+        }
+        let Demand { key, min_ttl, rejected, .. } = demand;
         let refresh = self.refresh.clone();
         let want = Want { min_ttl, rejected };
         self.start(key.clone(), async move { refresh.on_demand(&key, want).await });
     }
 
-    /// Looks what is due and starts it. The claim is awaited here, on purpose: two looks at once
-    /// would only lease more than there is room for.
-    async fn start_due(&mut self) {
-        let room = self.config.concurrency - self.running.len();
-        for lease in self.refresh.claim_due(room).await {
-            let refresh = self.refresh.clone();
-            self.start(lease.hold.key.clone(), async move { refresh.leased(lease).await });
+    /// What runs may have published its last word before the asker looked. Then this demand is its
+    /// only way to another one, so it is kept until the key is free; one per key speaks for all.
+    fn wait_its_turn(&mut self, demand: Demand) {
+        match self.waiting.entry(demand.key.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(demand);
+            }
+            Entry::Occupied(mut place) => {
+                let kept = place.get_mut();
+                kept.seen = kept.seen.max(demand.seen);
+                kept.min_ttl = kept.min_ttl.max(demand.min_ttl);
+                kept.rejected = kept.rejected.take().or(demand.rejected);
+            }
         }
+    }
+
+    fn look_what_is_due(&mut self) {
+        let room = self.config.concurrency - self.running.len();
+        let refresh = self.refresh.clone();
+        self.running.spawn(async move { refresh.claim_due(room).await });
     }
 
     fn on_uses(&mut self, uses: Vec<Used>) {
         let refresh = self.refresh.clone();
-        self.running.spawn(async move { refresh.pull(uses).await });
+        self.running.spawn(async move {
+            refresh.pull(uses).await;
+            Vec::new()
+        });
     }
 
     fn start(&mut self, key: ConnectionKey, work: impl Future<Output = ()> + Send + 'static) {
-        let task = self.running.spawn(work);
+        let task = self.running.spawn(async move {
+            work.await;
+            Vec::new()
+        });
         self.running_keys.insert(key.clone());
         self.keys_of_tasks.insert(task.id(), key);
     }
 
     /// A panic in one refresh fails that connection, not the process (design.md 6.17).
-    fn on_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = match &ended {
-            Ok((id, ())) => *id,
-            Err(error) => error.id(),
+    fn on_ended(&mut self, ended: Result<(Id, Vec<Lease>), JoinError>) {
+        let (id, mut ended) = match ended {
+            Ok((id, leases)) => (id, Ok(leases)),
+            Err(error) => (error.id(), Err(error)),
         };
-        let Some(key) = self.keys_of_tasks.remove(&id) else {
+        let key = self.keys_of_tasks.remove(&id);
+        for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {
+            let refresh = self.refresh.clone();
+            self.start(lease.hold.key.clone(), async move { refresh.leased(lease).await });
+        }
+        let Some(key) = key else {
             return;
         };
         self.running_keys.remove(&key);
@@ -130,6 +162,9 @@ impl Refresher {
             let problem = Problem::new(Reason::UpstreamUnavailable, "the refresh failed inside the broker");
             let until = self.clock.now().monotonic + PANIC_PAUSE;
             self.refresh.slots.slot(&key).fail(problem.retry_after(PANIC_PAUSE), until);
+        }
+        if let Some(demand) = self.waiting.remove(&key) {
+            self.on_demand(demand);
         }
     }
 }

@@ -122,16 +122,21 @@ impl Slot {
         self.state.borrow().token.as_ref().is_some_and(|token| token.fingerprint == *fingerprint)
     }
 
-    /// Takes what a row says, if it is newer than what is known (invariant 3 of [`super`]).
+    /// Takes what a row says, if it is newer than what is known (invariant 3 of [`super`]). Wakes
+    /// nobody: a look at the row may be only the first half of an answer.
     pub(super) fn learn(&self, generation: Generation, token: Option<Token>) {
         self.state.send_modify(|state| {
-            state.attempts += 1;
             if state.generation < generation {
                 state.generation = generation;
                 state.token = token.map(Arc::new);
                 state.problem = None;
             }
         });
+    }
+
+    /// What is known now is the answer: wakes who waits.
+    pub(super) fn settle(&self) {
+        self.state.send_modify(|state| state.attempts += 1);
     }
 
     /// Publishes why there is no newer token; a valid one stays (invariant 4).

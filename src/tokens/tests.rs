@@ -1,0 +1,357 @@
+//! The refresher over a real store and a fake Entra, on paused time.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+use crate::accounts::Accounts;
+use crate::caller::Caller;
+use crate::connection::Role;
+use crate::entra::{EntraError, Verdict};
+use crate::keys::{FileKey, KeyProvider};
+use crate::policy::Permission;
+use crate::seal::{Keyring, Sealer};
+use crate::secret::{ClientSecret, RefreshToken};
+use crate::store::Store;
+use crate::testing::{FakeEntra, RuntimeClock};
+use crate::vault::{ClientCredential, Connection, Integration, Link, LinkPhase, Opened, Vault};
+
+/// A broker's middle: store, vault, accounts, refresher; the service user of `acme` linked as `old`.
+struct Given {
+    entra: FakeEntra,
+    vault: Arc<Vault>,
+    tokens: Tokens,
+    clock: Arc<RuntimeClock>,
+    _running: DropGuard,
+    _folder: tempfile::TempDir,
+}
+
+type Asked = JoinHandle<Result<Arc<Token>, Problem>>;
+
+impl Given {
+    async fn a_linked_connection() -> Self {
+        Self::looking_every(Duration::from_secs(5)).await
+    }
+
+    async fn looking_every(tick: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(RuntimeClock::default());
+        let vault = Arc::new(make_vault(folder.path(), clock.clone()).await);
+        let entra = FakeEntra::default();
+        let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone()));
+        let refresh = Refresh::new(vault.clone(), accounts, Arc::new(entra.clone()), clock.clone());
+        let config = RefreshConfig { concurrency: 4, tick };
+        let (tokens, refresher) = tokens(refresh, clock.clone(), config);
+        let stop = CancellationToken::new();
+        tokio::spawn(refresher.run(stop.clone()));
+        vault.put_integration(integration(clock.now().wall)).await.unwrap();
+        let given = Self { entra, vault, tokens, clock, _running: stop.drop_guard(), _folder: folder };
+        given.link("old").await;
+        given
+    }
+
+    /// Makes the connection as `ConfirmLink` does, with a grant of `whose` and no token yet.
+    async fn link(&self, whose: &str) {
+        let now = self.clock.now().wall;
+        let link = a_verified_link(now);
+        self.vault.insert_link(&link).await.unwrap();
+        let found = self.vault.connection(&key()).await.unwrap();
+        let connection = Connection::Live(a_grant_of(whose, now));
+        let generation = self.vault.connect((&link, 1), found.as_ref(), &connection, now).await.unwrap();
+        let Connection::Live(live) = &connection else { unreachable!("made above") };
+        self.tokens.adopt(&key(), generation, live);
+    }
+
+    async fn disconnect(&self) {
+        let (generation, _) = self.vault.disconnect(&key()).await.unwrap().unwrap();
+        self.tokens.end(&key(), generation);
+    }
+
+    fn ask_for(&self, min_ttl: Duration) -> Asked {
+        let tokens = self.tokens.clone();
+        tokio::spawn(async move { tokens.token(&allowed(), &key(), min_ttl).await })
+    }
+
+    fn ask(&self) -> Asked {
+        self.ask_for(Duration::from_mins(5))
+    }
+
+    async fn answer(&self) -> Result<String, Reason> {
+        let answer = self.ask().await.unwrap();
+        answer.map(|token| token.access.expose().to_owned()).map_err(|problem| problem.reason)
+    }
+
+    async fn refresh_in_flight(&self) -> Asked {
+        self.entra.hold();
+        let asked = self.ask();
+        self.entra.held().wait_for(|held| *held == 1).await.unwrap();
+        asked
+    }
+
+    async fn row(&self) -> Opened {
+        self.vault.connection(&key()).await.unwrap().unwrap()
+    }
+}
+
+/// P5: one refresh, however many ask.
+#[tokio::test(start_paused = true)]
+async fn f13_many_callers_on_a_cold_cache_make_one_request() {
+    let given = Given::a_linked_connection().await;
+    given.entra.set_latency(Duration::from_secs(1));
+    let asked: Vec<Asked> = (0..500).map(|_| given.ask()).collect();
+    for answer in asked {
+        assert_eq!(answer.await.unwrap().unwrap().access.expose(), "access-of-old-1");
+    }
+    assert_eq!(given.entra.spent(), ["grant-of-old-0"]);
+}
+
+/// P4, invariant 2: dropping a wait drops no answer.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_loses_nothing() {
+    let given = Given::a_linked_connection().await;
+    let before = given.row().await.generation;
+    given.refresh_in_flight().await.abort();
+    given.entra.release();
+    assert_eq!(given.answer().await, Ok("access-of-old-1".to_owned()));
+    assert!(before < given.row().await.generation);
+    assert_eq!(given.entra.spent().len(), 1);
+}
+
+/// Interleaving 1 of design 6.2: the old identity's grant under the new link.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_answers_after_a_relink_leaves_the_new_grant_alone() {
+    let given = Given::a_linked_connection().await;
+    let asked = given.refresh_in_flight().await;
+    given.disconnect().await;
+    given.link("new").await;
+    given.entra.release();
+    assert_eq!(asked.await.unwrap().unwrap().access.expose(), "access-of-new-1");
+    assert_eq!(given.answer().await, Ok("access-of-new-1".to_owned()));
+    assert_eq!(given.entra.spent(), ["grant-of-old-0", "grant-of-new-0"]);
+}
+
+/// Interleaving 2: a disconnected connection goes on being released.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_answers_after_a_disconnect_is_not_released() {
+    let given = Given::a_linked_connection().await;
+    let asked = given.refresh_in_flight().await;
+    given.disconnect().await;
+    let tombstone = given.row().await.generation;
+    given.entra.release();
+    assert_eq!(asked.await.unwrap().unwrap_err().reason, Reason::NotLinked);
+    assert_eq!(given.answer().await, Err(Reason::NotLinked));
+    let row = given.row().await;
+    assert!(matches!(row.connection, Connection::Ended(_)) && row.generation == tombstone);
+}
+
+/// Interleaving 3: what was committed before a disconnect is published after it.
+#[tokio::test(start_paused = true)]
+async fn news_of_an_older_generation_does_not_raise_the_dead() {
+    let given = Given::a_linked_connection().await;
+    assert!(given.answer().await.is_ok());
+    let committed = given.row().await;
+    given.disconnect().await;
+    let Connection::Live(live) = &committed.connection else { panic!("was live") };
+    given.tokens.adopt(&key(), committed.generation, live);
+    assert_eq!(given.answer().await, Err(Reason::NotLinked));
+    given.link("new").await;
+    given.tokens.adopt(&key(), committed.generation, live);
+    assert_eq!(given.answer().await, Ok("access-of-new-1".to_owned()));
+}
+
+/// P6: an outage costs no read while the token has the asked-for life.
+#[tokio::test(start_paused = true)]
+async fn f12_an_outage_costs_no_read_while_the_token_lives() {
+    let given = Given::a_linked_connection().await;
+    assert!(given.answer().await.is_ok());
+    given.entra.set_down(true);
+    for _ in 0..54 {
+        sleep(Duration::from_mins(1)).await;
+        assert_eq!(given.answer().await, Ok("access-of-old-1".to_owned()));
+    }
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable));
+    given.entra.set_down(false);
+    sleep(Duration::from_mins(6)).await;
+    assert!(given.answer().await.is_ok(), "recovers by itself");
+}
+
+/// P7: no token with less life than asked; what cannot be had costs no request.
+#[tokio::test(start_paused = true)]
+async fn a_lifetime_that_cannot_be_had_costs_no_request() {
+    let given = Given::a_linked_connection().await;
+    given.entra.set_lifetime(Duration::from_mins(10));
+    assert!(given.answer().await.is_ok());
+    let problem = given.ask_for(Duration::from_mins(20)).await.unwrap().unwrap_err();
+    assert_eq!(problem.reason, Reason::MinTtlTooLong);
+    assert_eq!(problem.facts, [("longest_ttl_s", "599".to_owned())]);
+    assert_eq!(given.entra.spent().len(), 1);
+}
+
+/// P7: a caller that needs more life than is left waits for a new token.
+#[tokio::test(start_paused = true)]
+async fn a_token_with_too_little_life_left_is_replaced_first() {
+    let given = Given::a_linked_connection().await;
+    assert!(given.answer().await.is_ok());
+    given.entra.set_down(true);
+    sleep(Duration::from_mins(45)).await;
+    given.entra.set_down(false);
+    sleep(Duration::from_mins(6)).await;
+    let token = given.ask_for(Duration::from_mins(30)).await.unwrap().unwrap();
+    assert!(Duration::from_mins(30) < token.validity.left(given.clock.now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_connection_is_refreshed_at_half_life_and_an_unused_one_is_not() {
+    let given = Given::looking_every(Duration::from_mins(1)).await;
+    sleep(Duration::from_hours(24)).await;
+    assert_eq!(given.entra.spent().len(), 0, "nobody asked");
+    assert!(given.answer().await.is_ok());
+    sleep(Duration::from_mins(23)).await;
+    assert_eq!(given.entra.spent().len(), 1);
+    sleep(Duration::from_mins(8)).await;
+    assert_eq!(given.entra.spent().len(), 2, "between 40 and 50 % of its life");
+    sleep(Duration::from_hours(24)).await;
+    assert_eq!(given.entra.spent().len(), 2, "the second one was never used");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_kept_alive_every_week() {
+    let given = Given::looking_every(Duration::from_hours(1)).await;
+    sleep(Duration::from_hours(24 * 29)).await;
+    assert!((4..=5).contains(&given.entra.spent().len()), "{:?}", given.entra.spent());
+}
+
+/// P4: a refused grant is believed when it is refused again, minutes later, and never retried then.
+#[tokio::test(start_paused = true)]
+async fn f11_a_refused_grant_needs_confirmation_and_is_kept() {
+    let given = Given::a_linked_connection().await;
+    for _ in 0..2 {
+        given.entra.fail_next(EntraError::new(Verdict::Relink { unmistakable: false }));
+    }
+    assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable), "once may be a mistake");
+    sleep(Duration::from_mins(6)).await;
+    assert_eq!(given.answer().await, Err(Reason::RelinkRequired));
+    sleep(Duration::from_hours(6)).await;
+    assert_eq!(given.answer().await, Err(Reason::RelinkRequired));
+    assert_eq!(given.entra.spent().len(), 2, "nothing retries what only a person can mend");
+    let row = given.row().await;
+    let Connection::Live(live) = &row.connection else { panic!("the link is lost") };
+    assert_eq!(live.grant.expose(), "grant-of-old-0");
+}
+
+/// P4: a bad client secret ends no connection, and a new one resumes all.
+#[tokio::test(start_paused = true)]
+async fn f11_a_rejected_client_secret_costs_no_link() {
+    let given = Given::a_linked_connection().await;
+    given.entra.fail_next(EntraError::new(Verdict::ClientCredential));
+    assert_eq!(given.answer().await, Err(Reason::ClientCredentialRejected));
+    assert_eq!(given.answer().await, Err(Reason::ClientCredentialRejected));
+    assert_eq!(given.entra.spent().len(), 1, "not asked again at once");
+    sleep(Duration::from_mins(21)).await;
+    assert_eq!(given.answer().await, Ok("access-of-old-1".to_owned()), "the probe finds it works again");
+}
+
+/// A holder was refused: replaced when the refresh answers, not dropped before (P6), once a minute.
+#[tokio::test(start_paused = true)]
+async fn a53_a_reported_token_is_replaced_once_a_minute_at_most() {
+    let given = Given::a_linked_connection().await;
+    let first = given.ask().await.unwrap().unwrap();
+    let report = |fingerprint: &Fingerprint| given.tokens.report(&allowed(), &key(), fingerprint);
+    given.entra.hold();
+    assert_eq!(report(&first.fingerprint), Reported::Replacing);
+    given.entra.held().wait_for(|held| *held == 1).await.unwrap();
+    assert_eq!(given.answer().await, Ok("access-of-old-1".to_owned()), "still at hand");
+    given.entra.release();
+    let second = given.tokens.token_other_than(&allowed(), &key(), &first.fingerprint).await.unwrap();
+    assert_eq!(second.access.expose(), "access-of-old-2");
+    assert_eq!(report(&first.fingerprint), Reported::Unknown);
+    assert_eq!(report(&second.fingerprint), Reported::TooSoon);
+    assert_eq!(given.entra.spent().len(), 2);
+}
+
+/// Design 6.17.
+#[tokio::test(start_paused = true)]
+async fn the_grant_of_an_unusable_answer_is_kept() {
+    let given = Given::a_linked_connection().await;
+    let rescued = Some(RefreshToken::new("grant-of-old-7".to_owned()));
+    given.entra.fail_next(EntraError { rescued, ..EntraError::new(Verdict::Unknown) });
+    let _first = given.answer().await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(given.answer().await, Ok("access-of-old-8".to_owned()));
+}
+
+fn key() -> ConnectionKey {
+    ConnectionKey { account: "acme".parse().unwrap(), role: Role::ServiceUser }
+}
+
+fn allowed() -> Allowed {
+    let caller = Caller::Dns("test".into());
+    Allowed::for_tests(caller, Permission::ReleaseServiceUser, "acme".parse().unwrap())
+}
+
+async fn make_vault(folder: &std::path::Path, clock: Arc<RuntimeClock>) -> Vault {
+    let (key_file, store_file) = (folder.join("key"), folder.join("db"));
+    FileKey::create(&key_file).unwrap();
+    let keys = KeyProvider::File(FileKey::open(&key_file).unwrap());
+    let store_id: crate::ids::StoreId = "store".parse().unwrap();
+    let keyring = Keyring::generate();
+    Store::create(&store_file, &store_id, &keys.wrap(store_id.as_str(), &keyring.to_bytes())).unwrap();
+    let store = Store::open(&store_file, clock, "tests").await.unwrap();
+    Vault::new(store, Sealer::new(store_id, keyring))
+}
+
+fn integration(now: Timestamp) -> Integration {
+    let secret = ClientSecret::new("secret".to_owned());
+    Integration {
+        account: "acme".parse().unwrap(),
+        version: 0,
+        organization: "contoso".parse().unwrap(),
+        tenant: GUID.parse().unwrap(),
+        client_id: GUID.parse().unwrap(),
+        public_url: "https://platform.example".parse().unwrap(),
+        headless: crate::connection::HeadlessIdentity::ServiceUser,
+        suspended: false,
+        credentials: vec![ClientCredential::new("one".parse().unwrap(), secret, now, None)],
+    }
+}
+
+fn a_verified_link(now: Timestamp) -> Link {
+    let state_hash = crate::secret::make_random_text();
+    Link {
+        id: crate::secret::make_random_text().parse().unwrap(),
+        key: key(),
+        expires_at: crate::clock::later(now, Duration::from_mins(10)),
+        phase: LinkPhase::Verified,
+        begun_by: Caller::Dns("test".into()),
+        actor: None,
+        expected_login: None,
+        redirect_uri: "https://platform.example/complete".parse().unwrap(),
+        state_hash,
+        secrets: None,
+        identity: None,
+        replaces: None,
+        ended: None,
+    }
+}
+
+fn a_grant_of(whose: &str, now: Timestamp) -> Live {
+    Live {
+        identity: Identity {
+            tenant: GUID.parse().unwrap(),
+            object_id: GUID.parse().unwrap(),
+            login: format!("{whose}@contoso.com"),
+            display_name: whose.to_owned(),
+        },
+        grant: RefreshToken::new(format!("grant-of-{whose}-0")),
+        token: None,
+        linked_at: now,
+        linked_by: None,
+        refreshed_at: None,
+    }
+}
+
+const GUID: &str = "10000000-0000-4000-a000-000000000001";

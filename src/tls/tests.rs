@@ -73,7 +73,7 @@ impl Authority {
             invalidity_date: None,
         });
         let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2025, 1, 1),
+            this_update: date_time_ymd(2024, 1, 1),
             next_update: date_time_ymd(next_year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,

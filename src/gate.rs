@@ -43,15 +43,21 @@ impl Gate {
         permission: Permission,
         account: &AccountId,
     ) -> Result<Allowed, Refused> {
-        if let Some(allowed) = self.policy.decide(&asking.caller, permission, account) {
+        self.allow_any(asking, &[permission], account).await
+    }
+
+    /// Decides about an account for a caller who has any of `permissions`.
+    pub async fn allow_any(
+        &self,
+        asking: &Asking,
+        permissions: &[Permission],
+        account: &AccountId,
+    ) -> Result<Allowed, Refused> {
+        let decide = |permission: &Permission| self.policy.decide(&asking.caller, *permission, account);
+        if let Some(allowed) = permissions.iter().find_map(decide) {
             return Ok(allowed);
         }
-        let mut event = asking.event(Outcome::Denied);
-        event.account = Some(account.clone());
-        if let Err(error) = self.audit.record(event).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "a denial could not be recorded");
-        }
-        Err(Refused::Denied)
+        self.denied(asking, account).await
     }
 
     /// Whether the caller may see the account in a list. Not recorded: the list itself is.
@@ -84,6 +90,15 @@ impl Gate {
                 Err(refused)
             }
         }
+    }
+
+    async fn denied(&self, asking: &Asking, account: &AccountId) -> Result<Allowed, Refused> {
+        let mut event = asking.event(Outcome::Denied);
+        event.account = Some(account.clone());
+        if let Err(error) = self.audit.record(event).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "a denial could not be recorded");
+        }
+        Err(Refused::Denied)
     }
 }
 

@@ -85,9 +85,9 @@ impl Accounts {
         }
     }
 
-    /// Entra accepted the credential: lifts a rejection if there was one.
+    /// Entra accepted the credential: it is proven, and a rejection is lifted if there was one.
     pub async fn accept(&self, account: &AccountId, credential: &ClientCredential) {
-        if credential.rejected_at.is_some() {
+        if credential.rejected_at.is_some() || credential.proven_at.is_none() {
             self.judge(account, &credential.id, None).await;
         }
     }
@@ -114,6 +114,9 @@ impl Accounts {
         let found = integration.credentials.iter_mut().find(|one| one.id == *credential);
         if let Some(found) = found {
             found.rejected_at = rejected_at;
+            if rejected_at.is_none() {
+                found.proven_at = found.proven_at.or(Some(self.clock.now().wall));
+            }
             let written = self.vault.put_integration(integration).await?;
             self.hold(written);
         }

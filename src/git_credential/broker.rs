@@ -51,39 +51,26 @@ impl Broker for Remote {
     fn report(&self, token_fingerprint: &str) -> Result<(), String> {
         let settings = settings();
         let account_id = settings.account().map_err(|error| chain(&error))?.to_string();
-        let names = connections(&settings)?;
+        let developer = settings.developer().map_err(|error| chain(&error))?;
+        let request = pb::ReportTokenRejectedRequest {
+            account_id,
+            // Absent: the headless identity, whichever the token was of.
+            connection: developer.map(|developer| pb::ConnectionName {
+                role: pb::Role::Developer.into(),
+                developer_id: developer.to_string(),
+            }),
+            token_fingerprint: token_fingerprint.to_owned(),
+        };
         block_on(REPORT_LIMIT, async {
             let mut client = connect(&settings).await?.credentials();
-            for name in names {
-                let request = pb::ReportTokenRejectedRequest {
-                    account_id: account_id.clone(),
-                    connection: Some(name),
-                    token_fingerprint: token_fingerprint.to_owned(),
-                };
-                client
-                    .report_token_rejected(within(REPORT_LIMIT, request))
-                    .await
-                    .map_err(|status| tell(&status))?;
-            }
-            Ok(())
+            let call = within(REPORT_LIMIT, request);
+            client.report_token_rejected(call).await.map(|_| ()).map_err(|status| tell(&status))
         })
     }
 
     fn now(&self) -> Timestamp {
         SystemClock::default().now().wall
     }
-}
-
-/// git remembers nothing between `get` and `erase`, so it is not known which of the two headless
-/// identities the token was of. Both are told: a fingerprint of another changes nothing.
-fn connections(settings: &Settings) -> Result<Vec<pb::ConnectionName>, String> {
-    let name = |role: pb::Role, developer_id| pb::ConnectionName { role: role.into(), developer_id };
-    Ok(match settings.developer().map_err(|error| chain(&error))? {
-        Some(developer) => vec![name(pb::Role::Developer, developer.to_string())],
-        None => {
-            vec![name(pb::Role::ServiceUser, String::new()), name(pb::Role::ServicePrincipal, String::new())]
-        }
-    })
 }
 
 async fn connect(settings: &Settings) -> Result<client::Remote, String> {
@@ -148,15 +135,5 @@ mod tests {
         assert_eq!(find(listed, "ACCOUNT").as_deref(), Some("other"));
         assert_eq!(find(listed, "ADDRESS").as_deref(), Some("unix:/a"));
         assert_eq!(find(listed, "DEVELOPER"), None);
-    }
-
-    #[test]
-    fn a_refused_token_is_reported_for_the_developer_or_for_both_headless_identities() {
-        let headless = connections(&Settings::default()).unwrap();
-        let roles: Vec<_> = headless.iter().map(pb::ConnectionName::role).collect();
-        assert_eq!(roles, [pb::Role::ServiceUser, pb::Role::ServicePrincipal]);
-        let settings = Settings { developer: Some("ana".into()), ..Settings::default() };
-        let developer = connections(&settings).unwrap();
-        assert_eq!((developer.len(), developer[0].developer_id.as_str()), (1, "ana"));
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
             count: failure.count,
             code: failure.code.unwrap_or_default(),
         }),
-        grant_expires_by: None,
+        grant_expires_by: view.grant_expires_by().map(timestamp),
         generation: view.generation.0,
         warnings: Vec::new(),
     }
@@ -119,7 +119,7 @@ pub(super) fn integration(integration: &Integration) -> pb::Integration {
                 fingerprint: credential.fingerprint(),
                 expires_at: credential.expires_at.map(timestamp),
                 added_at: Some(timestamp(credential.added_at)),
-                proven_at: None,
+                proven_at: credential.proven_at.map(timestamp),
                 rejected_at: credential.rejected_at.map(timestamp),
             })
             .collect(),
@@ -128,8 +128,8 @@ pub(super) fn integration(integration: &Integration) -> pb::Integration {
             uri(pb::Role::Developer, redirect_path(&developer)),
         ],
         suspension: None,
-        created_at: None,
-        updated_at: None,
+        created_at: Some(timestamp(integration.created_at)),
+        updated_at: Some(timestamp(integration.updated_at)),
         warnings: Vec::new(),
     }
 }

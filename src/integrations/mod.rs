@@ -24,7 +24,7 @@ use crate::reason::Refused;
 use crate::secret::{ClientSecret, make_random_text};
 use crate::tasks::Tasks;
 use crate::tokens::Tokens;
-use crate::vault::{ClientCredential, Connection, Integration, Vault, VaultError};
+use crate::vault::{ClientCredential, Connection, Integration, Vault};
 
 /// The use cases of registration. Cheap to clone.
 #[derive(Clone)]
@@ -74,7 +74,7 @@ impl Integrations {
         let mut seen = Vec::new();
         let mut after = after;
         loop {
-            let page = self.vault.integrations(after.as_ref(), READ_AT_ONCE).await.map_err(refused)?;
+            let page = self.vault.integrations(after.as_ref(), READ_AT_ONCE).await?;
             let is_last = page.len() < READ_AT_ONCE;
             for (account, integration) in page {
                 after = Some(account.clone());
@@ -96,7 +96,7 @@ impl Integrations {
     async fn put_in_task(&self, asking: Asking, registration: Registration) -> Result<Integration, Refused> {
         let allowed = self.gate.allow(&asking, Permission::IntegrationsWrite, &registration.account).await?;
         let account = allowed.account().clone();
-        let before = self.vault.integration(&account).await.map_err(refused)?;
+        let before = self.vault.integration(&account).await?;
         let moves = before.as_ref().is_some_and(|before| {
             before.tenant != registration.tenant || before.client_id != registration.client_id
         });
@@ -110,12 +110,12 @@ impl Integrations {
         let integration = registration.over(before, self.clock.now().wall)?;
         if moves {
             let because = "The integration's tenant or client id changed. Begin the link again.";
-            self.vault.end_links(&account, because).await.map_err(refused)?;
+            self.vault.end_links(&account, because).await?;
         }
-        let written = self.vault.put_integration(integration).await.map_err(refused)?;
+        let written = self.vault.put_integration(integration).await?;
         self.accounts.hold(written.clone());
         if renews {
-            self.vault.lift_pauses(&account).await.map_err(refused)?;
+            self.vault.lift_pauses(&account).await?;
             self.tokens.forgive(&account);
         }
         tracing::info!(account = %account, integration.version = written.version, "integration registered");
@@ -123,7 +123,7 @@ impl Integrations {
     }
 
     async fn refuse_under_live_connections(&self, account: &AccountId) -> Result<(), Refused> {
-        let connections = self.vault.connections(account, None, LIVE_SHOWN_MAX).await.map_err(refused)?;
+        let connections = self.vault.connections(account, None, LIVE_SHOWN_MAX).await?;
         let live: Vec<String> = connections
             .into_iter()
             .filter(|(_, opened)| {
@@ -163,7 +163,8 @@ impl Registration {
             client_id: self.client_id,
             public_url: self.public_url,
             headless: self.headless,
-            suspended: before.is_some_and(|before| before.suspended),
+            created_at: before.map_or(now, |before| before.created_at),
+            updated_at: now,
             credentials,
         })
     }
@@ -188,11 +189,6 @@ pub fn parse_public_url(text: &str) -> Result<Url, Refused> {
         return Err(invalid("must be scheme, host, port and path alone"));
     }
     Ok(url)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn refused(error: VaultError) -> Refused {
-    error.problem().into()
 }
 
 /// Leaves room for `/complete/azure_active_directory_service_user` within Entra's 256.

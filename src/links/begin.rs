@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Found, Links, PageProblem, below, redirect_path, refused};
+use super::{Found, Links, PageProblem, below, redirect_path};
 use crate::clock::later;
 use crate::connection::{ConnectionKey, Role};
 use crate::entra::AuthorizeRequest;
@@ -53,6 +53,8 @@ impl Links {
         let parts = &self.0;
         let allowed = parts.gate.allow(&asking, Permission::Link, &account).await?;
         let integration = parts.integration(allowed.account()).await?;
+        // A code that cannot be exchanged is a person's time lost.
+        parts.accounts.choose(&integration)?;
         let key = ConnectionKey { account, role: Role::ServiceUser };
         let state = make_random_text();
         let link = Link {
@@ -81,7 +83,7 @@ impl Links {
         let mut event = asking.event(Outcome::Done).about(&link.key);
         event.link = Some(link.id.clone());
         parts.gate.record(event).await?;
-        parts.vault.insert_link(&link).await.map_err(refused)?;
+        parts.vault.insert_link(&link).await?;
         let link_url = below(&integration.public_url, &format!("link/{}", link.id));
         Ok(Begun { id: link.id, link_url, expires_at: link.expires_at })
     }

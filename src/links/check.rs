@@ -5,7 +5,7 @@
 use super::{Found, Parts};
 use crate::connection::Identity;
 use crate::devops::DevopsError;
-use crate::entra::{Expected, IdTokenError};
+use crate::entra::{self, Expected, IdTokenError};
 use crate::event::{By, Event, Outcome};
 use crate::reason::Reason;
 use crate::vault::{Connection, Integration, LinkEnd, LinkPhase, Replaced, VaultError};
@@ -65,6 +65,12 @@ impl Parts {
                 "Entra sent no id_token or no refresh token: the app must be of platform Web and may ask for openid and offline_access.",
             ));
         };
+        if !entra::are_for_devops(&token.scopes) {
+            return Err(end(
+                Reason::IntegrationMisconfigured,
+                "Entra issued no access to Azure DevOps: the app needs the delegated permission user_impersonation of Azure DevOps.",
+            ));
+        }
         let expected = Expected {
             tenant: &integration.tenant,
             client_id: &integration.client_id,

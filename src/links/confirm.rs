@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::look::ConnectionView;
-use super::{Found, Links, Parts, lost, refused};
+use super::{Found, Links, Parts, lost};
 use crate::event::Outcome;
 use crate::gate::Asking;
 use crate::ids::{AccountId, LinkId};
+use crate::policy::{Allowed, Permission};
 use crate::reason::{Problem, Reason, Refused};
 use crate::vault::{Connection, LinkPhase, LinkSecrets, Live, Opened, VaultError};
 
@@ -31,25 +32,46 @@ impl Parts {
         account: &AccountId,
         id: &LinkId,
     ) -> Result<ConnectionView, Refused> {
+        let allowed = self.gate.allow(&asking, Permission::Link, account).await?;
+        let confirmed = self.confirm_allowed(&asking, &allowed, id).await;
+        if let Err(refused) = &confirmed {
+            let mut event = asking.event(Outcome::Refused { reason: refused.as_str() });
+            event.account = Some(account.clone());
+            event.link = Some(id.clone());
+            // The caller learns of the first failure; this second one is the operator's.
+            let _recorded = self.gate.record(event).await;
+        }
+        confirmed
+    }
+
+    async fn confirm_allowed(
+        &self,
+        asking: &Asking,
+        allowed: &Allowed,
+        id: &LinkId,
+    ) -> Result<ConnectionView, Refused> {
+        let mut is_recorded = false;
         for _ in 0..RACES_MAX {
-            let found = self.own_link(&asking, account, id).await?;
-            let opened = self.vault.connection(&found.link.key).await.map_err(refused)?;
+            let found = self.own_link(allowed, id).await?;
+            let opened = self.vault.connection(&found.link.key).await?;
             if found.link.phase == LinkPhase::Connected {
                 return opened.as_ref().map(ConnectionView::of).ok_or(Refused::NotFound("the connection"));
             }
             confirmable(&found)?;
-            Self::still_replaces(&found, opened.as_ref())?;
-            // Recorded first: a connection nobody recorded must not be (P3).
-            let mut event = asking.event(Outcome::Done).about(&found.link.key);
-            event.link = Some(id.clone());
-            event.object_id = found.link.identity.as_ref().map(|identity| identity.object_id.clone());
-            self.gate.record(event).await?;
+            still_replaces(&found, opened.as_ref())?;
+            if !std::mem::replace(&mut is_recorded, true) {
+                // Before it is made: a connection nobody recorded must not be.
+                let mut event = asking.event(Outcome::Done).about(&found.link.key);
+                event.link = Some(id.clone());
+                event.object_id = found.link.identity.as_ref().map(|identity| identity.object_id.clone());
+                self.gate.record(event).await?;
+            }
             match self.connect(found, opened).await {
                 Err(VaultError::Changed(_)) => {} // A refresh or another link landed: look again.
-                connected => return connected.map_err(refused),
+                connected => return Ok(connected?),
             }
         }
-        Err(refused(VaultError::Changed(format!("link {id}"))))
+        Err(VaultError::Changed(format!("link {id}")).into())
     }
 
     /// Moves the grant, publishes the token.
@@ -78,27 +100,26 @@ impl Parts {
         }
         Ok(ConnectionView::of(&opened))
     }
+}
 
-    /// Nobody else stands in the place than the one the caller was shown.
-    fn still_replaces(found: &Found, opened: Option<&Opened>) -> Result<(), Refused> {
-        let shown = found.link.replaces.as_ref().and_then(|replaced| replaced.identity.as_ref());
-        let stands = opened.and_then(|opened| match &opened.connection {
-            Connection::Live(live) => Some(&live.identity),
-            Connection::Ended(_) => None,
-        });
-        let same_as_linked =
-            |identity| found.link.identity.as_ref().is_some_and(|own| own.is_same_as(identity));
-        let agree = match (shown, stands.filter(|identity| !same_as_linked(identity))) {
-            (None, None) => true,
-            (Some(shown), Some(stands)) => shown.is_same_as(stands),
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if agree {
-            return Ok(());
-        }
-        let detail = "the identity that would be replaced is not the one that was shown";
-        Err(Problem::new(Reason::LinkMismatch, detail).into())
+/// Nobody else stands in the place than the one the caller was shown.
+fn still_replaces(found: &Found, opened: Option<&Opened>) -> Result<(), Refused> {
+    let shown = found.link.replaces.as_ref().and_then(|replaced| replaced.identity.as_ref());
+    let stands = opened.and_then(|opened| match &opened.connection {
+        Connection::Live(live) => Some(&live.identity),
+        Connection::Ended(_) => None,
+    });
+    let same_as_linked = |identity| found.link.identity.as_ref().is_some_and(|own| own.is_same_as(identity));
+    let agree = match (shown, stands.filter(|identity| !same_as_linked(identity))) {
+        (None, None) => true,
+        (Some(shown), Some(stands)) => shown.is_same_as(stands),
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    if agree {
+        return Ok(());
     }
+    let detail = "the identity that would be replaced is not the one that was shown";
+    Err(Problem::new(Reason::LinkMismatch, detail).into())
 }
 
 fn confirmable(found: &Found) -> Result<(), Refused> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::look::{ConnectionView, never_linked};
-use super::{Links, Parts, lost, refused};
-use crate::connection::{ConnectionKey, Role};
+use super::{Links, Parts, lost};
+use crate::connection::{ConnectionKey, Identity, Role};
 use crate::event::Outcome;
 use crate::gate::Asking;
-use crate::ids::AccountId;
+use crate::ids::{AccountId, Generation};
 use crate::policy::Permission;
 use crate::reason::Refused;
 
@@ -33,18 +33,26 @@ impl Parts {
     ) -> Result<ConnectionView, Refused> {
         let allowed = self.gate.allow(&asking, Permission::Disconnect, &key.account).await?;
         let key = ConnectionKey { account: allowed.account().clone(), role: key.role };
-        let event = asking.event(Outcome::Done).about(&key);
-        self.gate.record(event.clone()).await?;
-        if let Some((generation, identity)) = self.vault.disconnect(&key).await.map_err(refused)? {
-            self.tokens.end(&key, generation);
-            let mut done = event;
-            done.generation = Some(generation);
-            done.object_id = Some(identity.object_id);
-            // The generation helps to see a rollback later (design.md 6.13); the act is on record.
-            let _recorded = self.gate.record(done).await;
+        let mut event = asking.event(Outcome::Done).about(&key);
+        // Done first, recorded then: an audit that fails must not keep a grant alive.
+        let disconnected = self.disconnect_allowed(&key).await.map(|done| {
+            event.generation = done.as_ref().map(|(generation, _)| *generation);
+            event.object_id = done.map(|(_, identity)| identity.object_id);
+        });
+        self.gate.conclude(event, disconnected).await?;
+        let opened = self.vault.connection(&key).await?;
+        opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
+    }
+
+    async fn disconnect_allowed(
+        &self,
+        key: &ConnectionKey,
+    ) -> Result<Option<(Generation, Identity)>, Refused> {
+        let done = self.vault.disconnect(key).await?;
+        if let Some((generation, _)) = &done {
+            self.tokens.end(key, *generation);
             tracing::info!(connection.key = %key, connection.generation = generation.0, "disconnected");
         }
-        let opened = self.vault.connection(&key).await.map_err(refused)?;
-        opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
+        Ok(done)
     }
 }

@@ -1,8 +1,11 @@
 //! Looking: links and connections as callers may see them, without a secret in them.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use super::{Found, Links, Parts, lost, refused};
+use super::{Found, Links, Parts, lost};
+use crate::clock::later;
 use crate::connection::{ConnectionKey, Failure, Identity, Role};
 use crate::gate::Asking;
 use crate::ids::{AccountId, Generation, Label, LinkId};
@@ -39,7 +42,8 @@ pub struct ConnectionView {
 impl Links {
     /// The link as it is; resumes the checks of a held one. Only for the caller that began it.
     pub async fn link(&self, asking: Asking, account: AccountId, id: LinkId) -> Result<LinkView, Refused> {
-        let found = self.0.own_link(&asking, &account, &id).await?;
+        let allowed = self.0.gate.allow(&asking, Permission::Link, &account).await?;
+        let found = self.0.own_link(&allowed, &id).await?;
         let parts = self.0.clone();
         let work = async move { parts.brought_up_to_date(found).await };
         self.0.tasks.run(work).await.unwrap_or_else(|_| Err(lost()))
@@ -54,7 +58,7 @@ impl Links {
     ) -> Result<ConnectionView, Refused> {
         let allowed = self.0.gate.allow(&asking, Permission::ConnectionsRead, &account).await?;
         let key = ConnectionKey { account: allowed.account().clone(), role };
-        let opened = self.0.vault.connection(&key).await.map_err(refused)?;
+        let opened = self.0.vault.connection(&key).await?;
         opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
     }
 
@@ -67,7 +71,7 @@ impl Links {
         limit: usize,
     ) -> Result<Vec<ConnectionView>, Refused> {
         let allowed = self.0.gate.allow(&asking, Permission::ConnectionsRead, &account).await?;
-        let page = self.0.vault.connections(allowed.account(), after, limit).await.map_err(refused)?;
+        let page = self.0.vault.connections(allowed.account(), after, limit).await?;
         Ok(page
             .into_iter()
             .map(|(key, opened)| match opened {
@@ -107,7 +111,7 @@ impl Parts {
         let Some(identity) = found.link.identity.clone() else {
             return Ok(());
         };
-        let stands = self.replaced(found, &identity).await.map_err(refused)?;
+        let stands = self.replaced(found, &identity).await?;
         let shown = found.link.replaces.as_ref().and_then(|replaced| replaced.identity.clone());
         let same = match (&shown, &stands) {
             (None, None) => true,
@@ -116,7 +120,7 @@ impl Parts {
         };
         if !same {
             found.link.replaces = Some(crate::vault::Replaced { identity: stands });
-            self.save(found).await.map_err(refused)?;
+            self.save(found).await?;
         }
         Ok(())
     }
@@ -164,6 +168,12 @@ impl ConnectionView {
         }
     }
 
+    /// When Entra lets the grant die of idleness, unless it is refreshed before (azure.md 2.2).
+    pub fn grant_expires_by(&self) -> Option<Timestamp> {
+        let last_used = self.refreshed_at.or(self.linked_at)?;
+        (self.key.role != Role::ServicePrincipal).then(|| later(last_used, GRANT_IDLE_MAX))
+    }
+
     fn damaged(key: ConnectionKey, reason: Reason) -> Self {
         let failure = Failure { reason, code: None, since: Timestamp::UNIX_EPOCH, count: 1 };
         Self {
@@ -179,3 +189,5 @@ impl ConnectionView {
         }
     }
 }
+
+const GRANT_IDLE_MAX: Duration = Duration::from_hours(90 * 24);

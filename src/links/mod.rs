@@ -33,9 +33,9 @@ use crate::clock::Clock;
 use crate::connection::Role;
 use crate::devops::Devops;
 use crate::entra::Entra;
-use crate::gate::{Asking, Gate};
+use crate::gate::Gate;
 use crate::ids::{AccountId, LinkId};
-use crate::policy::Permission;
+use crate::policy::Allowed;
 use crate::reason::{Problem, Reason, Refused};
 use crate::tasks::Tasks;
 use crate::tokens::Tokens;
@@ -77,9 +77,8 @@ impl Links {
 
 impl Parts {
     /// The link, for the caller that began it. Everybody else learns nothing.
-    async fn own_link(&self, asking: &Asking, account: &AccountId, id: &LinkId) -> Result<Found, Refused> {
-        let allowed = self.gate.allow(asking, Permission::Link, account).await?;
-        let found = self.link(id).await.map_err(refused)?.ok_or(Refused::Denied)?;
+    async fn own_link(&self, allowed: &Allowed, id: &LinkId) -> Result<Found, Refused> {
+        let found = self.link(id).await?.ok_or(Refused::Denied)?;
         if found.link.begun_by != *allowed.caller() || found.link.key.account != *allowed.account() {
             return Err(Refused::Denied);
         }
@@ -122,11 +121,6 @@ pub fn below(public_url: &url::Url, path: &str) -> url::Url {
     let base = public_url.path().trim_end_matches('/');
     url.set_path(&format!("{base}/{path}"));
     url
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn refused(error: VaultError) -> Refused {
-    error.problem().into()
 }
 
 fn lost() -> Refused {

@@ -21,7 +21,7 @@ use crate::event::Outcome;
 use crate::gate::{Asking, Gate};
 use crate::ids::{AccountId, Organization};
 use crate::policy::{Allowed, Permission};
-use crate::reason::{Problem, Reason, Refused};
+use crate::reason::{Problem, Refused};
 use crate::tokens::{Reported, Token, Tokens};
 
 /// The use case of listing.
@@ -68,9 +68,6 @@ impl Repos {
     ) -> Result<Listed, Refused> {
         let allowed = self.gate.allow(&asking, Permission::Repos, &account).await?;
         let integration = self.accounts.integration(&account).await?.ok_or(Refused::Denied)?;
-        if integration.suspended {
-            return Err(Problem::new(Reason::Suspended, "the account's integration is suspended").into());
-        }
         let key = ConnectionKey { account, role: Role::from(integration.headless) };
         let listed = self.list(&allowed, &key, &integration.organization, filter).await;
         self.gate.conclude(asking.event(Outcome::Done).about(&key), listed).await

@@ -314,7 +314,8 @@ fn integration(now: Timestamp) -> Integration {
         client_id: GUID.parse().unwrap(),
         public_url: "https://platform.example".parse().unwrap(),
         headless: crate::connection::HeadlessIdentity::ServiceUser,
-        suspended: false,
+        created_at: now,
+        updated_at: now,
         credentials: vec![ClientCredential::new("one".parse().unwrap(), secret, now, None)],
     }
 }

@@ -24,7 +24,8 @@ pub struct Integration {
     pub client_id: ClientId,
     pub public_url: Url,
     pub headless: HeadlessIdentity,
-    pub suspended: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
     pub credentials: Vec<ClientCredential>,
 }
 
@@ -35,6 +36,8 @@ pub struct ClientCredential {
     pub(super) salt: String,
     pub added_at: Timestamp,
     pub expires_at: Option<Timestamp>,
+    /// When Entra first accepted it.
+    pub proven_at: Option<Timestamp>,
     /// When Entra last refused it; a verdict on it alone, never on connections (design.md 6.8).
     pub rejected_at: Option<Timestamp>,
 }
@@ -47,7 +50,7 @@ impl ClientCredential {
         expires_at: Option<Timestamp>,
     ) -> Self {
         let salt = crate::secret::make_random_text();
-        Self { id, secret: Arc::new(secret), salt, added_at, expires_at, rejected_at: None }
+        Self { id, secret: Arc::new(secret), salt, added_at, expires_at, proven_at: None, rejected_at: None }
     }
 
     /// Names the secret for people. Keyed by a salt that only the sealed record has.

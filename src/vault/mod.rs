@@ -20,7 +20,7 @@ pub use connections::{
 pub use integrations::{ClientCredential, Integration};
 pub use links::{Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 
-use crate::reason::{Problem, Reason};
+use crate::reason::{Problem, Reason, Refused};
 use crate::seal::{SealError, Sealer};
 use crate::store::{Store, StoreError};
 
@@ -76,6 +76,12 @@ impl VaultError {
                 Problem::new(Reason::StoreUnavailable, "the store does not answer").retry_after(RETRY)
             }
         }
+    }
+}
+
+impl From<VaultError> for Refused {
+    fn from(error: VaultError) -> Self {
+        error.problem().into()
     }
 }
 

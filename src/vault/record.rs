@@ -199,7 +199,8 @@ pub(super) struct IntegrationForm<'a> {
     client_id: ClientId,
     public_url: Cow<'a, url::Url>,
     headless: HeadlessIdentity,
-    suspended: bool,
+    created_at: Timestamp,
+    updated_at: Timestamp,
     credentials: Vec<CredentialForm<'a>>,
 }
 
@@ -211,6 +212,7 @@ struct CredentialForm<'a> {
     salt: Cow<'a, str>,
     added_at: Timestamp,
     expires_at: Option<Timestamp>,
+    proven_at: Option<Timestamp>,
     rejected_at: Option<Timestamp>,
 }
 
@@ -222,7 +224,8 @@ impl<'a> From<&'a Integration> for IntegrationForm<'a> {
             client_id: integration.client_id.clone(),
             public_url: Cow::Borrowed(&integration.public_url),
             headless: integration.headless,
-            suspended: integration.suspended,
+            created_at: integration.created_at,
+            updated_at: integration.updated_at,
             credentials: integration
                 .credentials
                 .iter()
@@ -232,6 +235,7 @@ impl<'a> From<&'a Integration> for IntegrationForm<'a> {
                     salt: credential.salt.as_str().into(),
                     added_at: credential.added_at,
                     expires_at: credential.expires_at,
+                    proven_at: credential.proven_at,
                     rejected_at: credential.rejected_at,
                 })
                 .collect(),
@@ -247,6 +251,7 @@ impl IntegrationForm<'_> {
             salt: form.salt.into_owned(),
             added_at: form.added_at,
             expires_at: form.expires_at,
+            proven_at: form.proven_at,
             rejected_at: form.rejected_at,
         };
         Integration {
@@ -257,7 +262,8 @@ impl IntegrationForm<'_> {
             client_id: self.client_id,
             public_url: self.public_url.into_owned(),
             headless: self.headless,
-            suspended: self.suspended,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
             credentials: self.credentials.into_iter().map(credential).collect(),
         }
     }

@@ -12,7 +12,7 @@ use crate::event::{By, Event, Outcome};
 use crate::gate::Asking;
 use crate::ids::{AccountId, LinkId, Organization};
 use crate::policy::Permission;
-use crate::reason::Refused;
+use crate::reason::{Problem, Reason, Refused};
 use crate::secret::{PkceVerifier, hash_text, make_random_text};
 use crate::vault::{Link, LinkPhase, LinkSecrets};
 
@@ -53,6 +53,10 @@ impl Links {
         let parts = &self.0;
         let allowed = parts.gate.allow(&asking, Permission::Link, &account).await?;
         let integration = parts.integration(allowed.account()).await?;
+        if OPEN_LINKS_MAX <= parts.vault.open_link_count(allowed.account()).await? {
+            let detail = "too many links of this account are open; they run out after ten minutes";
+            return Err(Problem::new(Reason::RateLimited, detail).retry_after(SIGN_IN_WITHIN).into());
+        }
         // A code that cannot be exchanged is a person's time lost.
         parts.accounts.choose(&integration)?;
         let key = ConnectionKey { account, role: Role::ServiceUser };
@@ -151,3 +155,5 @@ impl super::Parts {
 
 /// To the callback; checked at use (design.md 4.2).
 const SIGN_IN_WITHIN: Duration = Duration::from_mins(10);
+/// Per account: people link one by one, and each open link holds a row.
+const OPEN_LINKS_MAX: usize = 100;

@@ -1,4 +1,4 @@
-//! Deletes links that are long over, sealed secrets and all.
+//! Ends links that ran out, wiping their secrets, and deletes those that are long over.
 //!
 //! Housekeeping only: expiry is checked at use, so a sweeper that is late lets nobody in (finding 13).
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, earlier};
-use crate::vault::Vault;
+use crate::vault::{Vault, VaultError};
 
 /// An actor for the app to run.
 pub struct LinkSweeper {
@@ -23,20 +23,25 @@ impl LinkSweeper {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(EVERY) => {}
             }
-            match self.vault.delete_links(earlier(self.clock.now().wall, KEEP)).await {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "deleted links that were over"),
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "links that are over were not deleted"
-                    );
-                }
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "links that are over were not swept"
+                );
             }
         }
     }
+
+    async fn sweep(&self) -> Result<(), VaultError> {
+        let ended = self.vault.end_expired_links().await?;
+        let deleted = self.vault.delete_links(earlier(self.clock.now().wall, KEEP)).await?;
+        if 0 < ended + deleted {
+            tracing::info!(ended, deleted, "swept links");
+        }
+        Ok(())
+    }
 }
 
-const EVERY: Duration = Duration::from_mins(5);
+const EVERY: Duration = Duration::from_mins(1);
 /// `GetLink` answers for this long why a link ended.
 const KEEP: Duration = Duration::from_hours(1);

@@ -231,6 +231,11 @@ impl Store {
         self.sqlite.read("list links", move |at| links::list_open(at.tx, &account, role.as_ref())).await
     }
 
+    /// Links that ran out without having ended, at most `limit`: their secrets are to be wiped.
+    pub async fn expired_links(&self, limit: usize) -> Result<Vec<LinkRow>, StoreError> {
+        self.sqlite.read("list expired links", move |at| links::list_expired(at.tx, at.now, limit)).await
+    }
+
     /// Deletes links, open ones too, and tells how many.
     pub async fn delete_links(&self, expired_before: Timestamp) -> Result<usize, StoreError> {
         self.sqlite.write("delete old links", move |at| links::delete(at.tx, expired_before)).await

@@ -124,6 +124,23 @@ impl Vault {
         Ok(())
     }
 
+    /// Ends links that ran out and wipes their secrets; returns how many.
+    pub async fn end_expired_links(&self) -> Result<usize, VaultError> {
+        let rows = self.store.expired_links(ENDED_AT_ONCE).await?;
+        for row in &rows {
+            let mut link = self.open_link(row)?;
+            link.end(Reason::LinkExpired, "The link was not finished in time. Begin it again.");
+            // Lost means that it was confirmed or ended a moment ago; both are final.
+            let _ = self.store.replace_link(row.version, self.link_row(&link, row.version + 1)).await?;
+        }
+        Ok(rows.len())
+    }
+
+    /// How many links of the account wait for their end.
+    pub async fn open_link_count(&self, account: &AccountId) -> Result<usize, VaultError> {
+        Ok(self.store.open_links(account, None).await?.len())
+    }
+
     /// Deletes links that expired before `before`, sealed secrets and all.
     pub async fn delete_links(&self, before: Timestamp) -> Result<usize, VaultError> {
         Ok(self.store.delete_links(before).await?)
@@ -194,3 +211,5 @@ fn place_key(id: &LinkId, key: &ConnectionKey) -> String {
 
 const TABLE: &str = "link";
 const FIRST_VERSION: i64 = 1;
+/// A sweep takes this many; the next one goes on.
+const ENDED_AT_ONCE: usize = 256;

@@ -39,6 +39,18 @@ pub(super) async fn open_links_are_those_of_the_account_and_role(store: &Store) 
     Ok(())
 }
 
+pub(super) async fn links_that_ran_out_are_listed_while_they_are_open(
+    store: &Store,
+) -> Result<(), StoreError> {
+    let old = link("old", 1);
+    store.insert_link(old.clone()).await?;
+    store.insert_link(closed("over", 1)).await?;
+    store.insert_link(LinkRow { expires_at: Timestamp::MAX, ..link("young", 1) }).await?;
+    assert_eq!(store.expired_links(9).await?, [old]);
+    assert_eq!(store.expired_links(0).await?, []);
+    Ok(())
+}
+
 pub(super) async fn expired_links_are_deleted(store: &Store) -> Result<(), StoreError> {
     store.insert_link(link("old", 1)).await?;
     let young = LinkRow { expires_at: Timestamp::MAX, ..link("young", 1) };

@@ -64,6 +64,20 @@ pub(in crate::store) fn list_open(
     rows.filter_map(Result::transpose).collect()
 }
 
+pub(in crate::store) fn list_expired(
+    tx: &Transaction<'_>,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<LinkRow>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT id, account, role, state_hash, version, open, expires_at, sealed
+         FROM links WHERE open = 1 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![micros(now), limit], read)?;
+    rows.filter_map(Result::transpose).collect()
+}
+
 /// A link never changes its key: the row of another connection is no match.
 pub(in crate::store) fn replace(
     tx: &Transaction<'_>,

@@ -1,6 +1,6 @@
 //! Modules stand on floors and use what is below them, never what is above or beside.
 
-use crate::paths::{Named, Names, names};
+use crate::paths::{Named, Read, library};
 use crate::source::Source;
 
 struct Floor {
@@ -44,44 +44,21 @@ const TESTING_IMITATES_BELOW: &str = "tokens";
 
 /// Every use that goes up, sideways, nowhere, or from the product into the fakes.
 pub(crate) fn violations(files: &[Source]) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut read = Vec::new();
-    for file in files.iter().filter(|file| file.module_path().is_some()) {
-        match names(&file.text) {
-            Ok(names) => read.push((file, names)),
-            Err(problem) => found.push(format!("{} {problem}", file.path)),
-        }
-    }
-    let test_modules = test_modules(&read);
-    for (file, names) in &read {
-        let modules = file.module_path().unwrap_or_default();
+    let (read, mut found) = library(files);
+    for Read { file, modules, paths } in &read {
         let Some(own) = modules.first() else { continue };
         if *own != TESTING && floor_of(own).is_none() {
             found.push(format!("{}: module {own} stands on no floor", file.path));
             continue;
         }
-        let in_test_file = (1..=modules.len()).any(|end| test_modules.contains(&modules[..end].join("::")));
-        for named in &names.paths {
+        for named in paths {
             let Some(used) = top_level(named, modules.len()) else { continue };
-            if let Err(problem) = may_use(own, used, in_test_file || named.in_tests) {
+            if let Err(problem) = may_use(own, used, named.in_tests) {
                 found.push(format!("{}:{}: {own} uses {used}, {problem}", file.path, named.line));
             }
         }
     }
     found
-}
-
-/// The modules whose files only tests compile, as `a::b`.
-fn test_modules(read: &[(&Source, Names)]) -> Vec<String> {
-    read.iter()
-        .flat_map(|(file, names)| {
-            let above = file.module_path().unwrap_or_default().join("::");
-            names.test_modules.iter().map(move |below| match above.as_str() {
-                "" => below.join("::"),
-                above => format!("{above}::{}", below.join("::")),
-            })
-        })
-        .collect()
 }
 
 /// What a path names below the crate's root, by `crate::` or by climbing there; `None` if it stays inside.

@@ -9,12 +9,49 @@ use std::vec::IntoIter;
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
+use crate::source::Source;
+
+/// A file of the library, read.
+pub(crate) struct Read<'a> {
+    pub(crate) file: &'a Source,
+    /// The modules that lead to it.
+    pub(crate) modules: Vec<&'a str>,
+    pub(crate) paths: Vec<Named>,
+}
+
+/// The library's files with what they name; problems of those that cannot be read.
+pub(crate) fn library(files: &[Source]) -> (Vec<Read<'_>>, Vec<String>) {
+    let (mut read, mut problems, mut test_modules) = (Vec::new(), Vec::new(), Vec::new());
+    for file in files {
+        let Some(modules) = file.module_path() else { continue };
+        match names(&file.text) {
+            Ok(Names { paths, test_modules: below }) => {
+                test_modules.extend(below.into_iter().map(|below| [joined(&modules), below].concat()));
+                read.push(Read { file, modules, paths });
+            }
+            Err(problem) => problems.push(format!("{} {problem}", file.path)),
+        }
+    }
+    for Read { modules, paths, .. } in &mut read {
+        if (1..=modules.len()).any(|end| test_modules.contains(&joined(&modules[..end]))) {
+            for named in paths {
+                named.in_tests = true;
+            }
+        }
+    }
+    (read, problems)
+}
+
+fn joined(modules: &[&str]) -> Vec<String> {
+    modules.iter().map(|module| (*module).to_owned()).collect()
+}
+
 /// What one file names.
 #[derive(Default)]
-pub(crate) struct Names {
-    pub(crate) paths: Vec<Named>,
+struct Names {
+    paths: Vec<Named>,
     /// Modules that this file declares for tests only, whose text is in other files.
-    pub(crate) test_modules: Vec<Vec<String>>,
+    test_modules: Vec<Vec<String>>,
 }
 
 /// One path, as it stands: `crate::{a, b::c}` is two of them.
@@ -30,7 +67,7 @@ pub(crate) struct Named {
 }
 
 /// Reads `text`, which must at least consist of tokens.
-pub(crate) fn names(text: &str) -> Result<Names, String> {
+fn names(text: &str) -> Result<Names, String> {
     let tokens: TokenStream = text.parse().map_err(|error| format!("is no Rust: {error}"))?;
     let mut names = Names::default();
     names.walk(tokens, &Around::default());
@@ -88,14 +125,14 @@ impl Names {
             around.in_tests = true;
         }
         self.walk(group.stream(), around);
-        self.texts(group, around);
+        self.texts(&group, around);
     }
 
     /// `#[serde(with = "crate::x")]` names a module as well.
-    fn texts(&mut self, group: Group, around: &Around) {
+    fn texts(&mut self, group: &Group, around: &Around) {
         for token in group.stream() {
             match token {
-                TokenTree::Group(inner) => self.texts(inner, around),
+                TokenTree::Group(inner) => self.texts(&inner, around),
                 TokenTree::Literal(literal) => {
                     let text = literal.to_string();
                     let text = text.trim_matches('"');
@@ -132,7 +169,7 @@ impl Names {
                 Some(TokenTree::Punct(mark)) if mark.as_char() == '*' => segments.push("*".to_owned()),
                 Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
                     tokens.next();
-                    return self.branches(group, &segments, around);
+                    return self.branches(&group, &segments, around);
                 }
                 // `::<` of a call: what stands in it is met again as a path of its own.
                 _ => break,
@@ -150,7 +187,7 @@ impl Names {
     }
 
     /// `{a, b::{c, d as e}, self, *}` after `stem`.
-    fn branches(&mut self, group: Group, stem: &[String], around: &Around) {
+    fn branches(&mut self, group: &Group, stem: &[String], around: &Around) {
         let mut tokens = stream(group.stream());
         while let Some(token) = tokens.next() {
             let line = token.span().start().line;

@@ -53,11 +53,12 @@ mod tests {
     }
 
     fn file(code: usize, tests: usize, after: &str) -> String {
-        let mut text = "//! What it is.\n".to_owned() + &"f();\n".repeat(code - 1);
-        if tests > 0 {
-            text += &format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "    f();\n".repeat(tests - 3));
-        }
-        text + after
+        let code = "//! What it is.\n".to_owned() + &"f();\n".repeat(code - 1);
+        let tests = match tests {
+            0 => String::new(),
+            tests => format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "    f();\n".repeat(tests - 3)),
+        };
+        code + &tests + after
     }
 
     #[test]

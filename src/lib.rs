@@ -1,21 +1,191 @@
-//! azdo-broker.
+//! azdo-broker owns the Entra ID secrets and tokens of a platform's Azure DevOps integration and hands
+//! out short-lived access over gRPC, so that what clones repositories, runs jobs or backs an IDE never
+//! holds a client secret or a refresh token.
+//!
+//! This page is the architecture: words, floors, promises, and three walks through the modules. The
+//! contract with callers is `proto/azdo/broker/v1/`; `README.md` begins with two commands.
+//!
+//! # Words
+//!
+//! One word per thing, in code, proto, logs, metrics and documents.
+//!
+//! | Word | Meaning |
+//! |---|---|
+//! | account | a customer of the platform |
+//! | integration | an account's organization, tenant, client id, public URL, headless identity and client credentials |
+//! | client credential | what proves our app to Entra: today one secret, with an id and an expiry |
+//! | connection | one identity of an account: its service user, its service principal, or a developer |
+//! | headless identity | the service user or the service principal: who acts when no person is there |
+//! | identity | who that is in Entra: tenant id, object id, e-mail, display name |
+//! | grant | what Entra gave for a connection: the refresh token. Only the broker ever holds it |
+//! | token | a short-lived access token, handed to callers |
+//! | link | the process that makes a connection, and its row: begun → taken → held → verified → connected, or ended |
+//! | caller | the workload that calls us, known by certificate or by socket name and uid, never by what it says of itself |
+//! | actor | the person a caller says it acts for: recorded, never trusted for access |
+//! | policy | which caller may do what for which accounts |
+//! | release | handing a token to a caller: decide, fetch, record, answer |
+//! | generation | the number of a connection's state: grows with every link, refresh and disconnect, never repeats |
+//! | slot | what this process knows of one connection's token, for everybody who waits for it |
+//! | lease | one replica's right, for a while, to refresh one connection |
+//! | pause | "not before this moment, for this reason" |
+//! | seal, open | encrypt, decrypt a record with the keyring |
+//!
+//! # Floors
+//!
+//! A module uses lower floors and its own subtree, never what is above or beside it. `tests/architecture`
+//! holds that, together with the size of files, the files that may look inside a secret, and the places
+//! where tasks are started, statuses made and the environment read.
+//!
+//! | Floor | Modules | |
+//! |---|---|---|
+//! | 7 composition | [`app`] [`config`] [`lifecycle`] [`offline`] [`process`] [`telemetry`] | put together, started, drained; these use each other |
+//! | 6 faces | [`grpc`] [`link_pages`] [`admin`] [`cli`] [`git_credential`] | decode, ask, encode; no decisions |
+//! | 5½ client | [`client`] | reaches a broker by socket or mutual TLS |
+//! | 5 wire | [`pb`] | types generated from the proto |
+//! | 4 use cases | [`release`] [`links`] [`repos`] [`integrations`] | one story each |
+//! | 3 tokens | [`tokens`] | slots, the refresher, the one refresh |
+//! | 2½ accounts | [`accounts`] | integrations in memory, the client credential in force |
+//! | 2 vault | [`vault`] | opened records over store and seal |
+//! | 1½ gate | [`gate`] | decide and record, asked as one |
+//! | 1 mechanisms | [`policy`] [`store`] [`seal`] [`keys`] [`entra`] [`devops`] [`audit`] [`tls`] | know nothing of each other |
+//! | ½ means | [`outgoing`] [`files`] [`tasks`] | the one way out, secret files, owned work |
+//! | 0 vocabulary | [`ids`] [`connection`] [`caller`] [`event`] [`secret`] [`clock`] [`reason`] [`backoff`] [`git_url`] | no IO, no async; words explain words |
+//!
+//! `testing` (a feature no release has) holds fakes of what is below floor 3, for tests alone.
+//!
+//! # Promises
+//!
+//! Numbered, because module documents and tests cite them.
+//!
+//! - **P1 Nothing raw leaves.** Client secrets and grants have no way out; access tokens leave in a release only.
+//! - **P2 Default deny.** No rule, no answer; decided before store, cache or upstream is touched.
+//! - **P3 Recorded before released.** What cannot be written to the audit is not handed out.
+//! - **P4 No link is lost.** A grant is sealed before anything that could fail comes after it; a refresh once
+//!   sent is finished; a bad client secret ends no connection.
+//! - **P5 One refresh.** Per connection and expiry one token request, however many ask.
+//! - **P6 A valid token is never withheld.** Nobody waits behind a refresh or an outage while a good token is at hand.
+//! - **P7 Never an expired, foreign or shortened answer.** Not of another identity, not after a disconnect, no
+//!   incomplete list.
+//! - **P8 Bounded.** Every queue, body, wait, retry and cache has a named limit.
+//! - **P9 The store is not trusted.** Reading it gives nothing; an edited or swapped record fails alone.
+//! - **P10 Errors tell who must do what.** Each reason names the person and the act.
+//!
+//! # Three walks
+//!
+//! ## Release, the hot path
+//!
+//! 1. [`tls`] accepted the connection and knows the [`caller`] from its certificate or socket; [`grpc`] parses
+//!    the request into names that were checked and calls [`Release::service_user_token`] or
+//!    [`Release::git_credential`].
+//! 2. [`Gate::allow`] asks [`Policy::decide`]. Its [`Allowed`] is what the next steps demand; a refusal is
+//!    recorded and answered alike for what is forbidden and what does not exist (P2).
+//! 3. [`Accounts::integration`] tells which connection is the headless one; for git, whether the URL is of
+//!    the account's own organization.
+//! 4. [`Tokens::token`] looks into the connection's slot. A token that is good for as long as asked is cloned
+//!    from there, with no store and no upstream (P6). Otherwise the refresher is told, and this call waits for
+//!    the slot, at most ten seconds.
+//! 5. [`Gate::conclude`] writes the release to the [`audit`], by fingerprint, and gives the token back only
+//!    when the line is on the disk (P3). `Released` exists from here on, and [`grpc`] can encode nothing else.
+//!
+//! ## Link
+//!
+//! 1. [`Links::begin`]: decided, then a row `begun` with PKCE verifier, state and nonce, sealed. The answer is
+//!    the URL of our page.
+//! 2. [`Links::show`] (GET) tells who will be connected to what and changes nothing; [`Links::enter`] (POST)
+//!    binds the link to this browser's cookie and sends it to Entra.
+//! 3. [`Links::complete`], in a task of ours, since browsers leave: role, browser, phase and time must agree;
+//!    whoever writes `taken` first has the code; [`Entra::redeem`] spends it; grant, token and id token are
+//!    sealed into the row at once (`held`) before anything else is tried (P4).
+//! 4. Then who it is: [`Entra::verify_id_token`], and membership by [`Devops::who_am_i`] → `verified`. What a dead
+//!    process left `held` is checked again by [`Links::link`], which is how callers look.
+//! 5. [`Links::confirm`], only by the caller that began: the identity to be replaced is still the one shown,
+//!    the act is recorded, then [`Vault::connect`] moves the grant, wipes the link and ends other links of that
+//!    connection in one transaction; [`Tokens::adopt`] publishes the token. Without this step a link would be a
+//!    bearer invitation.
+//!
+//! ## Refresh
+//!
+//! 1. The [`Refresher`] hears a demand, or finds at a tick what [`Vault::claim_due`] says is due. On demand the
+//!    row is read first: another process may have refreshed already.
+//! 2. [`Vault::claim`] takes the lease; never before `retry_at`, whoever waits (P5).
+//! 3. [`Accounts::choose`] picks the client credential in force; [`TokenEndpoint::refresh`] spends the grant.
+//!    From here on the task runs to its end, whoever went away (P4).
+//! 4. An answer is committed by [`Vault::commit_refresh`], a compare-and-swap on the generation. A token whose
+//!    swap was lost is dropped: somebody linked or disconnected meanwhile (P7).
+//! 5. A refusal was judged by [`entra`] alone. It falls on the client credential ([`Accounts::reject`]) or on the
+//!    connection ([`Vault::fail`]), sets the pause, and takes no valid token away.
+//! 6. The slot learns token or problem, and everybody who waits reads it there.
+//!
+//! # Not built yet
+//!
+//! Methods of the contract that answer UNIMPLEMENTED: developers' tokens, `CompleteLink`,
+//! `ConnectServicePrincipal`, `ImportConnections`, `WatchConnections`; deleting, suspending and checking
+//! integrations, and more than one client credential; all of `Operations`. And: the platform's own pages and
+//! `return_to`, developers' links, pages of long lists, PostgreSQL and replicas, key providers other than a
+//! file, rate budgets, a chained and signed audit, rollback detection, rotation of data keys, the relay.
+//!
+//! [`Release::service_user_token`]: release::Release::service_user_token
+//! [`Release::git_credential`]: release::Release::git_credential
+//! [`Gate::allow`]: gate::Gate::allow
+//! [`Gate::conclude`]: gate::Gate::conclude
+//! [`Policy::decide`]: policy::Policy::decide
+//! [`Allowed`]: policy::Allowed
+//! [`Accounts::integration`]: accounts::Accounts::integration
+//! [`Accounts::choose`]: accounts::Accounts::choose
+//! [`Accounts::reject`]: accounts::Accounts::reject
+//! [`Tokens::token`]: tokens::Tokens::token
+//! [`Tokens::adopt`]: tokens::Tokens::adopt
+//! [`Refresher`]: tokens::Refresher
+//! [`Links::begin`]: links::Links::begin
+//! [`Links::show`]: links::Links::show
+//! [`Links::enter`]: links::Links::enter
+//! [`Links::complete`]: links::Links::complete
+//! [`Links::link`]: links::Links::link
+//! [`Links::confirm`]: links::Links::confirm
+//! [`Entra::redeem`]: entra::Entra::redeem
+//! [`Entra::verify_id_token`]: entra::Entra::verify_id_token
+//! [`TokenEndpoint::refresh`]: entra::TokenEndpoint::refresh
+//! [`Devops::who_am_i`]: devops::Devops::who_am_i
+//! [`Vault::connect`]: vault::Vault::connect
+//! [`Vault::claim`]: vault::Vault::claim
+//! [`Vault::claim_due`]: vault::Vault::claim_due
+//! [`Vault::commit_refresh`]: vault::Vault::commit_refresh
+//! [`Vault::fail`]: vault::Vault::fail
 
-pub mod backoff;
-pub mod caller;
-pub mod clock;
-pub mod connection;
-pub mod event;
-pub mod git_url;
-pub mod ids;
-pub mod reason;
-pub mod secret;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
+// 7, composition
+pub mod app;
+pub mod config;
+pub mod lifecycle;
+pub mod offline;
+pub mod process;
+pub mod telemetry;
 
-pub mod files;
+// 6, faces
+pub mod admin;
+pub mod cli;
+pub mod git_credential;
+pub mod grpc;
+pub mod link_pages;
 
-pub mod outgoing;
+// 5½, the client, and 5, the wire
+pub mod client;
+pub mod pb;
 
+// 4, use cases
+pub mod integrations;
+pub mod links;
+pub mod release;
+pub mod repos;
+
+// 3, tokens
+pub mod tokens;
+
+// 2½, accounts, 2, the vault, and 1½, the gate
+pub mod accounts;
+pub mod gate;
+pub mod vault;
+
+// 1, mechanisms, which know nothing of each other
 pub mod audit;
 pub mod devops;
 pub mod entra;
@@ -25,27 +195,22 @@ pub mod seal;
 pub mod store;
 pub mod tls;
 
-pub mod accounts;
-pub mod admin;
-pub mod config;
-pub mod gate;
-pub mod integrations;
-pub mod lifecycle;
-pub mod link_pages;
-pub mod links;
-
-pub mod app;
-pub mod client;
-pub mod grpc;
-pub mod offline;
-pub mod pb;
-pub mod process;
-pub mod release;
-pub mod repos;
+// ½, means
+pub mod files;
+pub mod outgoing;
 pub mod tasks;
-pub mod telemetry;
-pub mod tokens;
-pub mod vault;
 
-pub mod cli;
-pub mod git_credential;
+// 0, vocabulary
+pub mod backoff;
+pub mod caller;
+pub mod clock;
+pub mod connection;
+pub mod event;
+pub mod git_url;
+pub mod ids;
+pub mod reason;
+pub mod secret;
+
+// Fakes, for tests alone
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -121,7 +121,7 @@
 //! Methods of the contract that answer UNIMPLEMENTED: developers' tokens, `CompleteLink`,
 //! `ConnectServicePrincipal`, `ImportConnections`, `WatchConnections`; deleting, suspending and checking
 //! integrations, and more than one client credential; all of `Operations`. And: the platform's own pages and
-//! `return_to`, developers' links, pages of long lists, PostgreSQL and replicas, key providers other than a
+//! `return_to`, developers' links, pages of long lists, `PostgreSQL` and replicas, key providers other than a
 //! file, rate budgets, a chained and signed audit, rollback detection, rotation of data keys, the relay.
 //!
 //! [`Release::service_user_token`]: release::Release::service_user_token

@@ -50,9 +50,10 @@ impl GitUrl {
         Self::from_parts(scheme, host, path)
     }
 
-    /// Reads what git's credential protocol gives: the path without its leading slash.
+    /// Reads what git's credential protocol gives: the path without its leading slash. Git decodes it,
+    /// so that a project's space arrives as a space; other programs hand it on as it stands in the URL.
     pub fn from_parts(scheme: &str, host: &str, path: &str) -> Result<Self, NotAGitUrl> {
-        for text in [scheme, host, path] {
+        for text in [scheme, host, &path.replace(' ', "%20")] {
             check_text(text)?;
         }
         if !scheme.eq_ignore_ascii_case("https") {
@@ -215,6 +216,27 @@ mod tests {
             assert_eq!(parsed.organization.as_str(), "contoso", "{url}");
             assert_eq!((parsed.project.as_str(), parsed.repository.as_str()), (project, repository), "{url}");
         }
+    }
+
+    #[test]
+    fn a_path_that_git_decoded_names_the_same_repository() {
+        let encoded =
+            GitUrl::parse("https://dev.azure.com/contoso/Data%20Platform/_git/r%C3%A9sum%C3%A9").unwrap();
+        let decoded =
+            GitUrl::from_parts("https", "dev.azure.com", "contoso/Data Platform/_git/r\u{e9}sum\u{e9}")
+                .unwrap();
+        assert_eq!(decoded, encoded);
+        for path in
+            ["contoso/a\tb/_git/r", "contoso/a\u{a0}b/_git/r", "contoso/a\nb/_git/r", "contoso/a\\b/_git/r"]
+        {
+            assert_eq!(
+                GitUrl::from_parts("https", "dev.azure.com", path),
+                Err(NotAGitUrl::Character),
+                "{path:?}"
+            );
+        }
+        assert!(GitUrl::parse("https://dev.azure.com/contoso/Data Platform/_git/r").is_err());
+        assert!(GitUrl::from_parts("https", "dev.azure.com ", "contoso/p/_git/r").is_err());
     }
 
     #[test]

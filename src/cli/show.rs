@@ -60,7 +60,11 @@ pub(super) fn when(at: Option<&prost_types::Timestamp>, now: Timestamp) -> Strin
     let seconds = at.as_second() - now.as_second();
     let span = span(seconds.unsigned_abs());
     let second = Timestamp::from_second(at.as_second()).unwrap_or(at);
-    if seconds < 0 { format!("{span} ago ({second})") } else { format!("in {span} ({second})") }
+    match seconds {
+        ..0 => format!("{span} ago ({second})"),
+        0 => format!("just now ({second})"),
+        1.. => format!("in {span} ({second})"),
+    }
 }
 
 fn span(seconds: u64) -> String {

@@ -61,3 +61,20 @@ fn a_browser_authority_off_localhost_is_refused() {
 fn without_any_listener_nobody_could_call() {
     assert!(read("").unwrap_err().to_string().contains("listen: needs at least one"));
 }
+
+/// What people copy must work as it stands, and show the defaults that hold.
+#[test]
+fn the_example_configuration_is_good_and_shows_the_defaults() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/azdo-broker.toml");
+    let example = Config::read(&example).unwrap_or_else(|problems| panic!("{problems}"));
+    let defaults = read(SOCKET).unwrap();
+    assert_eq!((example.links, example.admin), (defaults.links, defaults.admin));
+    assert_eq!(example.store.file_name(), defaults.store.file_name());
+    assert_eq!(example.key_file.file_name(), defaults.key_file.file_name());
+    assert_eq!(example.entra.authority, defaults.entra.authority);
+    assert_eq!(example.devops.base, defaults.devops.base);
+    assert_eq!(format!("{:?}", example.refresh), format!("{:?}", defaults.refresh));
+    assert_eq!(example.in_flight_max, defaults.in_flight_max);
+    assert_eq!(example.connection_age_max, defaults.connection_age_max);
+    assert_eq!(example.sockets[0].mode, defaults.sockets[0].mode);
+}

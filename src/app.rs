@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
 use crate::accounts::Accounts;
@@ -22,12 +23,12 @@ use crate::gate::Gate;
 use crate::grpc::{self, Admission, Face, HealthWatch, ServerLimits};
 use crate::integrations::Integrations;
 use crate::keys::{FileKey, KeyProvider, KeysError};
-use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
+use crate::lifecycle::{DRAIN_MAX, Ended, FACES_MAX, Stage};
 use crate::link_pages;
 use crate::links::{LinkSweeper, Links, Parts};
 use crate::outgoing::{Outgoing, OutgoingConfig, OutgoingError};
 use crate::release::Release;
-use crate::repos::Repos;
+use crate::repos::{LISTS_MAX, Repos};
 use crate::seal::{Keyring, KeyringError, Sealer};
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
@@ -132,7 +133,14 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
             tokens: tokens.clone(),
             clock: clock.clone(),
         },
-        repos: Repos { gate, accounts, tokens, devops, clock: clock.clone() },
+        repos: Repos {
+            gate,
+            accounts,
+            tokens,
+            devops,
+            clock: clock.clone(),
+            lists: Arc::new(Semaphore::new(LISTS_MAX)),
+        },
         admission: Admission::new(config.in_flight_max),
     };
     let (routes, reporter) = grpc::services(&face);
@@ -226,7 +234,9 @@ impl Bound {
             crashed = writer.crashed() => crashed,
         };
         let drain = async {
-            let faces = faces.drain().await;
+            // What is in flight gets its time; whoever holds a connection open beyond it is cut off, so
+            // that refreshes still land.
+            let faces = faces.drain_within(FACES_MAX).await;
             tasks.drain().await;
             let actors = actors.drain().await;
             // The last handles of the audit go with the use cases; its writer ends when none is left.

@@ -50,6 +50,9 @@ pub struct Failure {
     pub code: Option<u32>,
     pub since: Timestamp,
     pub count: u32,
+    /// Nothing but a person's act helps: a refused grant was refused again, or unmistakably.
+    #[serde(default)]
+    pub needs_person: bool,
 }
 
 impl Role {

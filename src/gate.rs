@@ -57,7 +57,7 @@ impl Gate {
         if let Some(allowed) = permissions.iter().find_map(decide) {
             return Ok(allowed);
         }
-        self.denied(asking, account).await
+        Err(self.denied(asking, Some(account)).await)
     }
 
     /// Whether the caller may see the account in a list. Not recorded: the list itself is.
@@ -92,13 +92,24 @@ impl Gate {
         }
     }
 
-    async fn denied(&self, asking: &Asking, account: &AccountId) -> Result<Allowed, Refused> {
+    /// Decides whether the caller may ask for a list of accounts; which of them it holds,
+    /// [`may_see`](Self::may_see) says one by one.
+    pub async fn allow_list(&self, asking: &Asking, permission: Permission) -> Result<(), Refused> {
+        if self.policy.allows_some_account(&asking.caller, permission) {
+            return Ok(());
+        }
+        Err(self.denied(asking, None).await)
+    }
+
+    /// Records a denial and is it: for use cases that find out late, such as that nobody registered the
+    /// account, which must look the same (P2).
+    pub async fn denied(&self, asking: &Asking, account: Option<&AccountId>) -> Refused {
         let mut event = asking.event(Outcome::Denied);
-        event.account = Some(account.clone());
+        event.account = account.cloned();
         if let Err(error) = self.audit.record(event).await {
             tracing::error!(error = &error as &dyn std::error::Error, "a denial could not be recorded");
         }
-        Err(Refused::Denied)
+        Refused::Denied
     }
 }
 

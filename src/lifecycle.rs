@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! 1. A component that ends before it was told to is a crash: everything drains, the exit code is 1.
-//! 2. Order of the drain: faces finish what is in flight, then owned tasks land, then actors; each has
-//!    its time, and all together [`DRAIN_MAX`].
+//! 2. Order of the drain: faces finish what is in flight within [`FACES_MAX`], then owned tasks land, then
+//!    actors; all together within [`DRAIN_MAX`].
 
 use std::future::Future;
 use std::time::Duration;
@@ -58,6 +58,17 @@ impl Stage {
         Ended::Crashed
     }
 
+    /// Like [`drain`](Self::drain), but what has not ended in time is cut off, which is no crash: a peer may
+    /// hold a connection open for as long as it likes.
+    pub async fn drain_within(&mut self, time: Duration) -> Ended {
+        let Ok(ended) = tokio::time::timeout(time, self.drain()).await else {
+            tracing::warn!(components = self.running.len(), "cut off connections that were held open");
+            self.running.shutdown().await;
+            return Ended::Drained;
+        };
+        ended
+    }
+
     /// Tells all to stop and waits for them. A failure on the way out is a crash too.
     pub async fn drain(&mut self) -> Ended {
         self.stop.cancel();
@@ -100,6 +111,8 @@ pub async fn told_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
+/// A release waits 10 s at most; longer calls, watches and silent connections are cut off.
+pub const FACES_MAX: Duration = Duration::from_secs(12);
 /// Orchestrators kill after 30 s by default; what has not landed by then has had its chance.
 pub const DRAIN_MAX: Duration = Duration::from_secs(25);
 

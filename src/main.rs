@@ -97,12 +97,12 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: &std::path::Path, log: LevelFilter) -> ExitCode {
-    process::harden();
     let config = match Config::read(config) {
         Ok(config) => config,
         Err(problems) => return fail(&problems.to_string(), BAD_USAGE),
     };
     telemetry::start(log);
+    process::harden();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,

@@ -73,15 +73,18 @@ impl Accounts {
         Err(rejected(integration))
     }
 
-    /// Puts the verdict on the credential. Losing a race means that somebody else wrote one, or a
-    /// person a new secret: either is newer than what we know.
-    pub async fn reject(&self, account: &AccountId, credential: &CredentialId) -> Problem {
+    /// Puts the verdict on the credential, and says what to tell. `None`: it is no longer in force, since
+    /// a person replaced it. Losing a race means that somebody else wrote the same, or something newer.
+    pub async fn reject(&self, account: &AccountId, credential: &CredentialId) -> Option<Problem> {
         let now = self.clock.now().wall;
         self.judge(account, credential, Some(now)).await;
         match self.integration(account).await {
-            Ok(Some(integration)) => rejected(&integration),
-            Ok(None) => Problem::new(Reason::NotLinked, "the account has no integration any more"),
-            Err(problem) => problem,
+            Ok(Some(integration)) => {
+                let in_force = integration.credentials.iter().any(|one| one.id == *credential);
+                in_force.then(|| rejected(&integration))
+            }
+            Ok(None) => Some(Problem::new(Reason::NotLinked, "the account has no integration any more")),
+            Err(problem) => Some(problem),
         }
     }
 

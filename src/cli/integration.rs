@@ -36,9 +36,9 @@ pub struct Put {
     /// The application (client) id of the app registration
     #[arg(long, value_name = "GUID")]
     client_id: String,
-    /// Where browsers reach the platform: scheme and host; else the broker's default
+    /// Where browsers reach the platform: scheme, host and port, such as <https://platform.example>
     #[arg(long, value_name = "URL")]
-    public_url: Option<String>,
+    public_url: String,
     /// A file that holds the client secret's Value, or - for standard input
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
@@ -87,7 +87,7 @@ async fn put(session: &mut Session<'_, '_>, args: Put) -> Result<(), CliError> {
         organization: args.organization,
         tenant_id: args.tenant_id,
         client_id: args.client_id,
-        public_url: args.public_url.unwrap_or_default(),
+        public_url: args.public_url,
         headless_identity: headless.into(),
         client_secret,
         client_secret_expires_at: expires_at,
@@ -242,8 +242,15 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "canary\r\n").unwrap();
         let secret = format!("--secret-file={}", file.path().display());
-        let args =
-            ["integration", "put", "--organization=contoso", "--tenant-id=t", "--client-id=c", &secret];
+        let args = [
+            "integration",
+            "put",
+            "--organization=contoso",
+            "--tenant-id=t",
+            "--client-id=c",
+            PUBLIC_URL,
+            &secret,
+        ];
         for json in [&["--secret-expires=2027-05-01"][..], &["--secret-expires=2027-05-01", "--json"]] {
             let run = Run::new(&args).args(json).against(echo()).await;
             assert_eq!(run.exit, Exit::Done, "{run:?}");
@@ -254,8 +261,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_unreadable_secret_is_bad_usage_and_asks_no_broker() {
-        let args = ["integration", "put", "--organization=o", "--tenant-id=t", "--client-id=c"];
+        let args = ["integration", "put", "--organization=o", "--tenant-id=t", "--client-id=c", PUBLIC_URL];
         let run = Run::new(&args).args(&["--secret-file=/nowhere"]).against(Fake::default()).await;
         assert_eq!(run.exit, Exit::Usage, "{run:?}");
     }
+
+    const PUBLIC_URL: &str = "--public-url=https://p.example";
 }

@@ -61,7 +61,8 @@ pub struct Places {
 }
 
 impl Config {
-    /// Reads and checks the file and what it points at: policy, CA, and that secret files are closed.
+    /// Reads and checks the file, the policy and the CA it points at. Secret files are checked where they
+    /// are opened.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let (sections, mut problems) = read_sections(path)?;
         let base = path.parent().unwrap_or(Path::new("."));

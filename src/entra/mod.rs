@@ -201,8 +201,6 @@ impl Verdict {
     }
 }
 
-/// Delegated access to Azure DevOps, a refresh token, and who it is (azure.md 1.5). The same text on
-/// every request, never what an answer said.
 /// Whether granted scopes give access to Azure DevOps; Entra may change their order and content, so
 /// any scope of the resource will do (azure.md 1.4).
 pub fn are_for_devops(scopes: &[String]) -> bool {
@@ -211,5 +209,7 @@ pub fn are_for_devops(scopes: &[String]) -> bool {
 
 /// The app id of Azure DevOps (azure.md 0).
 const DEVOPS_RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798/";
+/// Delegated access to Azure DevOps, a refresh token, and who it is (azure.md 1.5). The same text on
+/// every request, never what an answer said.
 const SCOPES: &str =
     "499b84ac-1321-427f-aa17-267ca6975798/user_impersonation offline_access openid profile email";

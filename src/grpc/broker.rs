@@ -56,6 +56,7 @@ impl CredentialBroker for Face {
             parse::must_be_empty("developer_id", &asked.developer_id)?;
             parse::must_be_empty("page_token", &asked.page_token)?;
             let account = parse::account(&asked.account_id)?;
+            parse::label("project", &asked.project)?;
             let filter =
                 Filter { project: asked.project.clone(), include_unreadable: asked.include_unreadable };
             let Listed { repos, as_of, identity } = self.repos.readable(asking, account, &filter).await?;

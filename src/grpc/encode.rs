@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use crate::connection::{ConnectionKey, HeadlessIdentity, Identity, Role};
 use crate::devops::Repository;
+use crate::git_url::GitUrl;
 use crate::links::{ConnectionView, LinkView, below, redirect_path};
 use crate::pb;
-use crate::reason::Reason;
 use crate::release::Warning;
 use crate::repos::Readability;
 use crate::vault::{Integration, LinkPhase};
@@ -43,9 +43,7 @@ pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
     let state = match &view.failure {
         _ if !view.live => pb::ConnectionState::Disconnected,
         None => pb::ConnectionState::Connected,
-        Some(failure) if failure.reason == Reason::RelinkRequired && 1 < failure.count => {
-            pb::ConnectionState::NeedsRelink
-        }
+        Some(failure) if failure.needs_person => pb::ConnectionState::NeedsRelink,
         Some(_) => pb::ConnectionState::Failing,
     };
     pb::Connection {
@@ -141,7 +139,8 @@ pub(super) fn repository((repo, readability): (Repository, Readability)) -> pb::
         project_id: repo.project_id,
         project: repo.project,
         default_branch: repo.default_branch.unwrap_or_default(),
-        clone_url: repo.remote_url,
+        // Azure's own names a user, and on old organizations the old host (azure.md 3.5).
+        clone_url: GitUrl::parse(&repo.remote_url).map_or(repo.remote_url, |url| url.to_url()),
         ssh_url: repo.ssh_url,
         web_url: repo.web_url,
         size_bytes: i64::try_from(repo.size).unwrap_or(i64::MAX),

@@ -117,6 +117,9 @@ fn registration(asked: &pb::PutIntegrationRequest, secret: String) -> Result<Reg
         return Err(Refused::invalid("client_secret", "is too long to be a client secret"));
     }
     let expires_at = parse::timestamp("client_secret_expires_at", asked.client_secret_expires_at)?;
+    if secret.is_empty() && expires_at.is_some() {
+        return Err(Refused::invalid("client_secret_expires_at", "comes with a client_secret only"));
+    }
     Ok(Registration {
         account: parse::account(&asked.account_id)?,
         organization: parse::name("organization", &asked.organization)?,
@@ -129,4 +132,4 @@ fn registration(asked: &pb::PutIntegrationRequest, secret: String) -> Result<Reg
 }
 
 /// Entra's are 40 characters.
-const SECRET_LEN_MAX: usize = 1024;
+const SECRET_LEN_MAX: usize = 256;

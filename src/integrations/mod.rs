@@ -61,7 +61,10 @@ impl Integrations {
     /// The account's registration.
     pub async fn integration(&self, asking: Asking, account: AccountId) -> Result<Arc<Integration>, Refused> {
         let allowed = self.gate.allow(&asking, Permission::IntegrationsRead, &account).await?;
-        self.accounts.integration(allowed.account()).await?.ok_or(Refused::Denied)
+        match self.accounts.integration(allowed.account()).await? {
+            Some(integration) => Ok(integration),
+            None => Err(self.gate.denied(&asking, Some(&account)).await),
+        }
     }
 
     /// A page of the registrations this caller may see, after `after`; with the account to go on from.
@@ -71,18 +74,28 @@ impl Integrations {
         after: Option<AccountId>,
         limit: usize,
     ) -> Result<(Vec<Integration>, Option<AccountId>), Refused> {
+        self.gate.allow_list(&asking, Permission::IntegrationsRead).await?;
+        let listed = self.list(&asking, after, limit).await;
+        self.gate.conclude(asking.event(Outcome::Done), listed).await
+    }
+
+    async fn list(
+        &self,
+        asking: &Asking,
+        mut after: Option<AccountId>,
+        limit: usize,
+    ) -> Result<(Vec<Integration>, Option<AccountId>), Refused> {
+        let wanted =
+            |account: &AccountId| self.gate.may_see(&asking.caller, Permission::IntegrationsRead, account);
         let mut seen = Vec::new();
-        let mut after = after;
         loop {
-            let page = self.vault.integrations(after.as_ref(), READ_AT_ONCE).await?;
+            let page = self.vault.integrations(after.as_ref(), READ_AT_ONCE, wanted).await?;
             let is_last = page.len() < READ_AT_ONCE;
-            for (account, integration) in page {
-                after = Some(account.clone());
-                if !self.gate.may_see(&asking.caller, Permission::IntegrationsRead, &account) {
-                    continue;
-                }
+            for (account, opened) in page {
+                after = Some(account);
                 // A damaged one fails its own calls; the list goes on without it, and the log says so.
-                seen.extend(integration.map_err(|error| error.problem()).ok());
+                let opened = opened.and_then(|opened| opened.map_err(|error| error.problem()).ok());
+                seen.extend(opened);
                 if seen.len() == limit {
                     return Ok((seen, after));
                 }
@@ -95,28 +108,37 @@ impl Integrations {
 
     async fn put_in_task(&self, asking: Asking, registration: Registration) -> Result<Integration, Refused> {
         let allowed = self.gate.allow(&asking, Permission::IntegrationsWrite, &registration.account).await?;
-        let account = allowed.account().clone();
-        let before = self.vault.integration(&account).await?;
+        let mut event = asking.event(Outcome::Done);
+        event.account = Some(allowed.account().clone());
+        let put = self.put_allowed(allowed.account(), registration).await;
+        self.gate.conclude(event, put).await
+    }
+
+    async fn put_allowed(
+        &self,
+        account: &AccountId,
+        registration: Registration,
+    ) -> Result<Integration, Refused> {
+        let before = self.vault.integration(account).await?;
         let moves = before.as_ref().is_some_and(|before| {
             before.tenant != registration.tenant || before.client_id != registration.client_id
         });
         if moves {
-            self.refuse_under_live_connections(&account).await?;
+            self.refuse_under_live_connections(account).await?;
         }
-        let mut event = asking.event(Outcome::Done);
-        event.account = Some(account.clone());
-        self.gate.record(event).await?;
         let renews = registration.secret.is_some();
+        let elsewhere =
+            moves || before.as_ref().is_some_and(|one| one.organization != registration.organization);
         let integration = registration.over(before, self.clock.now().wall)?;
-        if moves {
-            let because = "The integration's tenant or client id changed. Begin the link again.";
-            self.vault.end_links(&account, because).await?;
-        }
         let written = self.vault.put_integration(integration).await?;
         self.accounts.hold(written.clone());
+        if elsewhere {
+            // After the write, so that no link of the old one begins in between.
+            self.vault.end_links(account, None, "The integration changed. Begin the link again.").await?;
+        }
         if renews {
-            self.vault.lift_pauses(&account).await?;
-            self.tokens.forgive(&account);
+            self.vault.lift_pauses(account).await?;
+            self.tokens.forgive(account);
         }
         tracing::info!(account = %account, integration.version = written.version, "integration registered");
         Ok(written)
@@ -184,9 +206,10 @@ pub fn parse_public_url(text: &str) -> Result<Url, Refused> {
     let plain = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
-        && url.fragment().is_none();
+        && url.fragment().is_none()
+        && url.path() == "/";
     if !plain || url.host_str().is_none_or(str::is_empty) {
-        return Err(invalid("must be scheme, host, port and path alone"));
+        return Err(invalid("must be scheme, host and port alone: /link/ and /complete/ come below it"));
     }
     Ok(url)
 }

@@ -52,12 +52,20 @@ fn router(links: Links) -> Router {
         .with_state(links)
 }
 
-async fn show(State(links): State<Links>, Path(id): Path<String>) -> Response {
+async fn show(State(links): State<Links>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let Ok(id) = id.parse::<LinkId>() else {
         return problem(PageProblem::Unknown);
     };
     match within(links.show(&id)).await {
-        Ok(shown) => pages::show(&id, &shown).into_response(),
+        Ok(shown) => {
+            let mut page = pages::show(&id, &shown).into_response();
+            if cookie::read(&headers).is_none() {
+                // Before the form, so that a double click on it is one browser. Nothing is stored here.
+                let fresh = cookie::write(&crate::secret::make_random_text());
+                page.headers_mut().insert(SET_COOKIE, fresh);
+            }
+            page
+        }
         Err(error) => problem(error),
     }
 }

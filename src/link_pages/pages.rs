@@ -34,7 +34,7 @@ pub(super) fn show(id: &LinkId, shown: &Shown) -> Markup {
             form method="post" action={ "/link/" (id) } {
                 button type="submit" { "Continue to Microsoft" }
             }
-            p.quiet { "If you did not expect this page, close it. Nothing has been stored." }
+            p.quiet { "If you did not expect this page, close it. Nothing has been connected." }
         },
     )
 }

@@ -14,7 +14,7 @@ use crate::ids::{AccountId, LinkId, Organization};
 use crate::policy::Permission;
 use crate::reason::{Problem, Reason, Refused};
 use crate::secret::{PkceVerifier, hash_text, make_random_text};
-use crate::vault::{Link, LinkPhase, LinkSecrets};
+use crate::vault::{Link, LinkPhase, LinkSecrets, VaultError};
 
 /// A link that waits for its person.
 #[derive(Clone, Debug)]
@@ -52,22 +52,84 @@ impl Links {
     ) -> Result<Begun, Refused> {
         let parts = &self.0;
         let allowed = parts.gate.allow(&asking, Permission::Link, &account).await?;
-        let integration = parts.integration(allowed.account()).await?;
-        if OPEN_LINKS_MAX <= parts.vault.open_link_count(allowed.account()).await? {
+        let key = ConnectionKey { account: allowed.account().clone(), role: Role::ServiceUser };
+        let mut event = asking.event(Outcome::Done).about(&key);
+        let begun = parts.begin_allowed(&asking, key, expected_login).await;
+        event.link = begun.as_ref().ok().map(|begun| begun.id.clone());
+        // A link whose beginning is not on record is known to nobody, and runs out.
+        parts.gate.conclude(event, begun).await
+    }
+
+    /// The first page: says what will be connected to what. Stores nothing.
+    pub async fn show(&self, id: &LinkId) -> Result<Shown, PageProblem> {
+        let Found { link, .. } = self.0.begun(id).await?;
+        let integration = self.0.page_integration(&link.key.account).await?;
+        Ok(Shown {
+            account: link.key.account,
+            organization: integration.organization.clone(),
+            role: link.key.role,
+            actor: link.actor.map(|actor| actor.to_string()),
+            expected_login: link.expected_login,
+        })
+    }
+
+    /// The person goes on: binds the link to this browser and says where to send it. Two clicks of one
+    /// browser come to the same.
+    pub async fn enter(&self, id: &LinkId, cookie: Option<String>) -> Result<Entered, PageProblem> {
+        let cookie = cookie.unwrap_or_else(make_random_text);
+        let hash = hash_text(&cookie);
+        for _ in 0..CLICKS_MAX {
+            let mut found = self.0.begun(id).await?;
+            let integration = self.0.page_integration(&found.link.key.account).await?;
+            let secrets = found.link.secrets.as_mut().ok_or(PageProblem::Over)?;
+            let authorize_url = self.0.entra.authorize_url(&AuthorizeRequest {
+                tenant: &integration.tenant,
+                client_id: &found.link.client_id,
+                redirect_uri: &found.link.redirect_uri,
+                state: &secrets.state,
+                nonce: &secrets.nonce,
+                verifier: &secrets.verifier,
+            });
+            match secrets.cookie_hash.replace(hash.clone()) {
+                Some(bound) if bound != hash => return Err(PageProblem::OtherBrowser),
+                Some(_) => return Ok(Entered { cookie, authorize_url }),
+                None => {}
+            }
+            let mut event = Event::new("link.enter", By::Browser, Outcome::Done).about(&found.link.key);
+            event.link = Some(id.clone());
+            self.0.gate.record(event).await.map_err(|_| PageProblem::Unavailable)?;
+            match self.0.save(&mut found).await {
+                Err(VaultError::Changed(_)) => {} // Another click was faster: look again.
+                saved => return saved.map(|()| Entered { cookie, authorize_url }).map_err(PageProblem::from),
+            }
+        }
+        Err(PageProblem::Unavailable)
+    }
+}
+
+impl super::Parts {
+    async fn begin_allowed(
+        &self,
+        asking: &Asking,
+        key: ConnectionKey,
+        expected_login: Option<String>,
+    ) -> Result<Begun, Refused> {
+        let integration = self.integration(&key.account).await?;
+        if OPEN_LINKS_MAX <= self.vault.open_link_count(&key.account).await? {
             let detail = "too many links of this account are open; they run out after ten minutes";
             return Err(Problem::new(Reason::RateLimited, detail).retry_after(SIGN_IN_WITHIN).into());
         }
         // A code that cannot be exchanged is a person's time lost.
-        parts.accounts.choose(&integration)?;
-        let key = ConnectionKey { account, role: Role::ServiceUser };
+        self.accounts.choose(&integration)?;
         let state = make_random_text();
         let link = Link {
             id: make_random_text().parse().expect("base64url is a name"),
-            expires_at: later(parts.clock.now().wall, SIGN_IN_WITHIN),
+            expires_at: later(self.clock.now().wall, SIGN_IN_WITHIN),
             phase: LinkPhase::Begun,
             begun_by: asking.caller.clone(),
             actor: asking.actor.clone(),
             expected_login,
+            client_id: integration.client_id.clone(),
             redirect_uri: below(&integration.public_url, redirect_path(&key.role)),
             state_hash: hash_text(&state),
             secrets: Some(LinkSecrets {
@@ -84,59 +146,11 @@ impl Links {
             ended: None,
             key,
         };
-        let mut event = asking.event(Outcome::Done).about(&link.key);
-        event.link = Some(link.id.clone());
-        parts.gate.record(event).await?;
-        parts.vault.insert_link(&link).await?;
+        self.vault.insert_link(&link).await?;
         let link_url = below(&integration.public_url, &format!("link/{}", link.id));
         Ok(Begun { id: link.id, link_url, expires_at: link.expires_at })
     }
 
-    /// The first page: says what will be connected to what. Stores nothing.
-    pub async fn show(&self, id: &LinkId) -> Result<Shown, PageProblem> {
-        let Found { link, .. } = self.0.begun(id).await?;
-        let integration = self.0.page_integration(&link.key.account).await?;
-        Ok(Shown {
-            account: link.key.account,
-            organization: integration.organization.clone(),
-            role: link.key.role,
-            actor: link.actor.map(|actor| actor.to_string()),
-            expected_login: link.expected_login,
-        })
-    }
-
-    /// The person goes on: binds the link to this browser and says where to send it.
-    pub async fn enter(&self, id: &LinkId, cookie: Option<String>) -> Result<Entered, PageProblem> {
-        let mut found = self.0.begun(id).await?;
-        let integration = self.0.page_integration(&found.link.key.account).await?;
-        let cookie = cookie.unwrap_or_else(make_random_text);
-        let hash = hash_text(&cookie);
-        let secrets = found.link.secrets.as_mut().ok_or(PageProblem::Over)?;
-        match &secrets.cookie_hash {
-            Some(bound) if *bound != hash => return Err(PageProblem::OtherBrowser),
-            Some(_) => {}
-            None => {
-                secrets.cookie_hash = Some(hash);
-                self.0.save(&mut found).await.map_err(PageProblem::from)?;
-                let mut event = Event::new("link.enter", By::Browser, Outcome::Done).about(&found.link.key);
-                event.link = Some(id.clone());
-                self.0.gate.record(event).await.map_err(|_| PageProblem::Unavailable)?;
-            }
-        }
-        let secrets = found.link.secrets.as_ref().ok_or(PageProblem::Over)?;
-        let authorize_url = self.0.entra.authorize_url(&AuthorizeRequest {
-            tenant: &integration.tenant,
-            client_id: &integration.client_id,
-            redirect_uri: &found.link.redirect_uri,
-            state: &secrets.state,
-            nonce: &secrets.nonce,
-            verifier: &secrets.verifier,
-        });
-        Ok(Entered { cookie, authorize_url })
-    }
-}
-
-impl super::Parts {
     /// A link that still waits for its person.
     async fn begun(&self, id: &LinkId) -> Result<Found, PageProblem> {
         let found = self.link(id).await.map_err(PageProblem::from)?.ok_or(PageProblem::Unknown)?;
@@ -157,3 +171,5 @@ impl super::Parts {
 const SIGN_IN_WITHIN: Duration = Duration::from_mins(10);
 /// Per account: people link one by one, and each open link holds a row.
 const OPEN_LINKS_MAX: usize = 100;
+/// A double click, and one more.
+const CLICKS_MAX: usize = 3;

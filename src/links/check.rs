@@ -8,7 +8,7 @@ use crate::devops::DevopsError;
 use crate::entra::{self, Expected, IdTokenError};
 use crate::event::{By, Event, Outcome};
 use crate::reason::Reason;
-use crate::vault::{Connection, Integration, LinkEnd, LinkPhase, Replaced, VaultError};
+use crate::vault::{Integration, LinkEnd, LinkPhase, Replaced, VaultError};
 
 /// What checking came to.
 pub(super) enum Checked {
@@ -45,11 +45,8 @@ impl Parts {
         found: &Found,
         by: &Identity,
     ) -> Result<Option<Identity>, VaultError> {
-        let opened = self.vault.connection(&found.link.key).await?;
-        Ok(opened.and_then(|opened| match opened.connection {
-            Connection::Live(live) if !live.identity.is_same_as(by) => Some(live.identity),
-            Connection::Live(_) | Connection::Ended(_) => None,
-        }))
+        let standing = self.vault.standing(&found.link.key).await?;
+        Ok(standing.identity.filter(|identity| !identity.is_same_as(by)))
     }
 
     /// The person behind the `id_token`, if they are a member of the organization and the one expected.
@@ -116,8 +113,21 @@ impl Parts {
         event.link = Some(found.link.id.clone());
         event.object_id = found.link.identity.as_ref().map(|identity| identity.object_id.clone());
         let recorded = self.gate.record(event).await;
-        match (recorded, self.save(found).await) {
-            (Ok(()), Ok(())) => checked,
+        if recorded.is_ok() && self.save(found).await.is_ok() {
+            return checked;
+        }
+        // Not ours to say: what stands is what counts, and what cannot be read is looked at again.
+        match self.link(&found.link.id).await {
+            Ok(Some(stands)) => *found = stands,
+            Ok(None) | Err(_) => found.link.phase = LinkPhase::Held,
+        }
+        let link = &found.link;
+        match (link.phase, &link.identity, &link.ended) {
+            (LinkPhase::Verified | LinkPhase::Connected, Some(identity), _) => {
+                let replaces = link.replaces.as_ref().and_then(|replaced| replaced.identity.clone());
+                Checked::Verified(identity.clone(), replaces)
+            }
+            (LinkPhase::Ended, _, Some(end)) => Checked::Ended(end.clone()),
             _ => Checked::Later,
         }
     }

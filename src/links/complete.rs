@@ -43,7 +43,7 @@ pub enum Completed {
     Ended(LinkEnd),
 }
 
-/// Why a page cannot go on. Each is one fixed sentence; none says whether a link exists.
+/// Why a page cannot go on. Each is one fixed sentence, with nothing of the link in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PageProblem {
     #[error("no such link")]
@@ -115,8 +115,12 @@ impl Parts {
             (Some(bound), Some(cookie)) => *bound == hash_text(cookie),
             _ => false,
         };
-        if found.link.phase != LinkPhase::Begun {
-            return Err(PageProblem::Used);
+        match found.link.phase {
+            LinkPhase::Begun => {}
+            LinkPhase::Ended => return Err(PageProblem::Over),
+            LinkPhase::Taken | LinkPhase::Held | LinkPhase::Verified | LinkPhase::Connected => {
+                return Err(PageProblem::Used);
+            }
         }
         if !same_browser {
             return Err(PageProblem::OtherBrowser);
@@ -143,27 +147,30 @@ impl Parts {
         let Some(secrets) = found.link.secrets.as_mut() else {
             return Err(Problem::new(Reason::LinkExpired, "The link is over"));
         };
+        // Before it is asked: a life counted from the answer's arrival would be too long.
+        let asked_at = self.clock.now().wall;
         let redeemed = self.entra.redeem(&app, code, &secrets.verifier, &found.link.redirect_uri).await;
         let answered = match redeemed {
             Ok(answered) => answered,
             Err(error) if error.verdict == Verdict::ClientCredential => {
-                return Err(self.accounts.reject(&integration.account, &credential.id).await);
+                let rejected = self.accounts.reject(&integration.account, &credential.id).await;
+                return Err(rejected.unwrap_or_else(|| exchange_refused(Verdict::Unknown)));
             }
             Err(error) => return Err(exchange_refused(error.verdict)),
         };
-        self.accounts.accept(&integration.account, credential).await;
-        let now = self.clock.now().wall;
         secrets.token = Some(StoredToken {
             access: answered.access,
-            expires_at: later(now, answered.lifetime),
+            expires_at: later(asked_at, answered.lifetime),
             lifetime: answered.lifetime,
             scopes: answered.scopes,
         });
         secrets.grant = answered.refresh;
         secrets.unverified_id_token = answered.id_token;
         found.link.phase = LinkPhase::Held;
-        found.link.expires_at = later(now, CONFIRM_WITHIN);
-        self.save_hard(found).await.map_err(|error| error.problem())
+        found.link.expires_at = later(self.clock.now().wall, CONFIRM_WITHIN);
+        self.save_hard(found).await.map_err(|error| error.problem())?;
+        self.accounts.accept(&integration.account, credential).await;
+        Ok(())
     }
 
     /// Saves what cannot be had again: a store that stumbles is asked a few times.

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::look::ConnectionView;
+use super::look::{ConnectionView, are_same};
 use super::{Found, Links, Parts, lost};
+use crate::connection::Identity;
 use crate::event::Outcome;
 use crate::gate::Asking;
 use crate::ids::{AccountId, LinkId};
 use crate::policy::{Allowed, Permission};
 use crate::reason::{Problem, Reason, Refused};
-use crate::vault::{Connection, LinkPhase, LinkSecrets, Live, Opened, VaultError};
+use crate::vault::{Connection, LinkPhase, LinkSecrets, Live, Opened, Standing, VaultError};
 
 impl Links {
     /// Makes the connection of a verified link. Repeating it gets the first answer.
@@ -53,12 +54,14 @@ impl Parts {
         let mut is_recorded = false;
         for _ in 0..RACES_MAX {
             let found = self.own_link(allowed, id).await?;
-            let opened = self.vault.connection(&found.link.key).await?;
             if found.link.phase == LinkPhase::Connected {
+                let opened = self.vault.connection(&found.link.key).await?;
                 return opened.as_ref().map(ConnectionView::of).ok_or(Refused::NotFound("the connection"));
             }
             confirmable(&found)?;
-            still_replaces(&found, opened.as_ref())?;
+            self.still_of_the_integration(&found).await?;
+            let standing = self.vault.standing(&found.link.key).await?;
+            still_replaces(&found, &standing)?;
             if !std::mem::replace(&mut is_recorded, true) {
                 // Before it is made: a connection nobody recorded must not be.
                 let mut event = asking.event(Outcome::Done).about(&found.link.key);
@@ -66,7 +69,7 @@ impl Parts {
                 event.object_id = found.link.identity.as_ref().map(|identity| identity.object_id.clone());
                 self.gate.record(event).await?;
             }
-            match self.connect(found, opened).await {
+            match self.connect(found, &standing).await {
                 Err(VaultError::Changed(_)) => {} // A refresh or another link landed: look again.
                 connected => return Ok(connected?),
             }
@@ -74,8 +77,19 @@ impl Parts {
         Err(VaultError::Changed(format!("link {id}")).into())
     }
 
+    /// The grant is of the tenant and the app that the integration names now: it may have changed since.
+    async fn still_of_the_integration(&self, found: &Found) -> Result<(), Refused> {
+        let integration = self.integration(&found.link.key.account).await?;
+        let tenant = found.link.identity.as_ref().map(|identity| &identity.tenant);
+        if tenant == Some(&integration.tenant) && found.link.client_id == integration.client_id {
+            return Ok(());
+        }
+        let detail = "the integration's tenant or client id changed since the link was begun";
+        Err(Problem::new(Reason::LinkExpired, detail).into())
+    }
+
     /// Moves the grant, publishes the token.
-    async fn connect(&self, found: Found, opened: Option<Opened>) -> Result<ConnectionView, VaultError> {
+    async fn connect(&self, found: Found, standing: &Standing) -> Result<ConnectionView, VaultError> {
         let Found { mut link, version, store_now } = found;
         let damaged = || VaultError::Damaged(format!("link {}", link.id));
         let identity = link.identity.clone().ok_or_else(damaged)?;
@@ -91,8 +105,7 @@ impl Parts {
             linked_by: link.actor.clone(),
             refreshed_at: None,
         });
-        let generation =
-            self.vault.connect((&link, version), opened.as_ref(), &connection, store_now).await?;
+        let generation = self.vault.connect((&link, version), standing, &connection).await?;
         tracing::info!(connection.key = %link.key, connection.generation = generation.0, "connected");
         let opened = Opened { key: link.key, generation, connection, failure: None, store_now };
         if let Connection::Live(live) = &opened.connection {
@@ -103,19 +116,11 @@ impl Parts {
 }
 
 /// Nobody else stands in the place than the one the caller was shown.
-fn still_replaces(found: &Found, opened: Option<&Opened>) -> Result<(), Refused> {
+fn still_replaces(found: &Found, standing: &Standing) -> Result<(), Refused> {
     let shown = found.link.replaces.as_ref().and_then(|replaced| replaced.identity.as_ref());
-    let stands = opened.and_then(|opened| match &opened.connection {
-        Connection::Live(live) => Some(&live.identity),
-        Connection::Ended(_) => None,
-    });
-    let same_as_linked = |identity| found.link.identity.as_ref().is_some_and(|own| own.is_same_as(identity));
-    let agree = match (shown, stands.filter(|identity| !same_as_linked(identity))) {
-        (None, None) => true,
-        (Some(shown), Some(stands)) => shown.is_same_as(stands),
-        (Some(_), None) | (None, Some(_)) => false,
-    };
-    if agree {
+    let same_as_linked =
+        |identity: &&Identity| found.link.identity.as_ref().is_some_and(|own| own.is_same_as(identity));
+    if are_same(shown, standing.identity.as_ref().filter(|identity| !same_as_linked(identity))) {
         return Ok(());
     }
     let detail = "the identity that would be replaced is not the one that was shown";

@@ -37,7 +37,7 @@ impl Parts {
         // Done first, recorded then: an audit that fails must not keep a grant alive.
         let disconnected = self.disconnect_allowed(&key).await.map(|done| {
             event.generation = done.as_ref().map(|(generation, _)| *generation);
-            event.object_id = done.map(|(_, identity)| identity.object_id);
+            event.object_id = done.and_then(|(_, identity)| identity).map(|identity| identity.object_id);
         });
         self.gate.conclude(event, disconnected).await?;
         let opened = self.vault.connection(&key).await?;
@@ -47,7 +47,7 @@ impl Parts {
     async fn disconnect_allowed(
         &self,
         key: &ConnectionKey,
-    ) -> Result<Option<(Generation, Identity)>, Refused> {
+    ) -> Result<Option<(Generation, Option<Identity>)>, Refused> {
         let done = self.vault.disconnect(key).await?;
         if let Some((generation, _)) = &done {
             self.tokens.end(key, *generation);

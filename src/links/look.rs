@@ -82,6 +82,15 @@ impl Links {
     }
 }
 
+/// Whether two places hold the same identity, or both nobody.
+pub(super) fn are_same(one: Option<&Identity>, other: Option<&Identity>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.is_same_as(other),
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 pub(super) fn never_linked(key: &ConnectionKey) -> Refused {
     let detail = format!("the account's {} was never linked", key.role.kind());
     Problem::new(Reason::NotLinked, detail).into()
@@ -113,12 +122,7 @@ impl Parts {
         };
         let stands = self.replaced(found, &identity).await?;
         let shown = found.link.replaces.as_ref().and_then(|replaced| replaced.identity.clone());
-        let same = match (&shown, &stands) {
-            (None, None) => true,
-            (Some(shown), Some(stands)) => shown.is_same_as(stands),
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if !same {
+        if !are_same(shown.as_ref(), stands.as_ref()) {
             found.link.replaces = Some(crate::vault::Replaced { identity: stands });
             self.save(found).await?;
         }
@@ -175,7 +179,8 @@ impl ConnectionView {
     }
 
     fn damaged(key: ConnectionKey, reason: Reason) -> Self {
-        let failure = Failure { reason, code: None, since: Timestamp::UNIX_EPOCH, count: 1 };
+        let failure =
+            Failure { reason, code: None, since: Timestamp::UNIX_EPOCH, count: 1, needs_person: false };
         Self {
             key,
             generation: Generation::default(),

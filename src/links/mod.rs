@@ -118,8 +118,7 @@ pub fn redirect_path(role: &Role) -> &'static str {
 /// `public_url` with `path` below it.
 pub fn below(public_url: &url::Url, path: &str) -> url::Url {
     let mut url = public_url.clone();
-    let base = public_url.path().trim_end_matches('/');
-    url.set_path(&format!("{base}/{path}"));
+    url.set_path(path);
     url
 }
 

@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use crate::config::{Config, Places, Problems};
-use crate::files::FileProblem;
 use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::policy::{Policy, PolicyError};
 use crate::seal::Keyring;
@@ -27,8 +26,6 @@ pub enum OfflineError {
         #[source]
         source: std::io::Error,
     },
-    #[error("a secret file is not closed to others")]
-    Secret(#[from] FileProblem),
     #[error("the store cannot be made")]
     Store(#[from] StoreError),
     #[error("the TLS files cannot be used")]
@@ -38,10 +35,8 @@ pub enum OfflineError {
 /// Checks the configuration, the policy beside it, and the files they name. Returns what was found.
 pub fn check(config: &Path) -> Result<String, OfflineError> {
     let config = Config::read(config).map_err(OfflineError::Config)?;
-    crate::files::check_secret(&config.key_file)?;
     FileKey::open(&config.key_file)?;
     if let Some((_, files)) = &config.tcp {
-        crate::files::check_secret(&files.key)?;
         Tls::load(files.clone())?;
     }
     if !config.store.exists() {

@@ -68,6 +68,14 @@ impl Policy {
         self.matching(caller, permission, None).next().is_some()
     }
 
+    /// Whether any account may be asked about: a caller without that may not even ask for the list.
+    pub fn allows_some_account(&self, caller: &Caller, permission: Permission) -> bool {
+        let of_caller = |rule: &Rule| {
+            rule.allow.contains(permission) && rule.callers.iter().any(|pattern| pattern.matches(caller))
+        };
+        !permission.is_about_broker() && self.rules.iter().any(of_caller)
+    }
+
     /// The names of all rules that allow it; an unnamed rule is called by its place, such as `rule[2]`.
     pub fn explain(&self, caller: &Caller, permission: Permission, account: Option<&AccountId>) -> Vec<&str> {
         self.matching(caller, permission, account).map(|rule| rule.name.as_str()).collect()

@@ -61,14 +61,14 @@ impl Release {
     /// A token of the account's headless identity.
     pub async fn service_user_token(&self, wish: Wish) -> Result<Released, Refused> {
         let allowed = self.gate.allow(&wish.asking, Permission::ReleaseServiceUser, &wish.account).await?;
-        let integration = self.integration(&allowed).await?;
+        let integration = self.integration(&wish.asking, &allowed).await?;
         self.release(&wish, &allowed, &integration).await
     }
 
     /// A credential for git, if the URL is of the account's organization.
     pub async fn git_credential(&self, wish: Wish, url: &GitUrl) -> Result<Released, Refused> {
         let allowed = self.gate.allow(&wish.asking, Permission::Git, &wish.account).await?;
-        let integration = self.integration(&allowed).await?;
+        let integration = self.integration(&wish.asking, &allowed).await?;
         if url.organization != integration.organization {
             let event = wish.asking.event(Outcome::Done).about(&headless(&integration));
             let detail = "the URL is of another Azure DevOps organization than the account's";
@@ -88,7 +88,7 @@ impl Release {
         fingerprint: &Fingerprint,
     ) -> Result<(), Refused> {
         let allowed = self.gate.allow_any(&asking, &MAY_REPORT, &account).await?;
-        let integration = self.integration(&allowed).await?;
+        let integration = self.integration(&asking, &allowed).await?;
         let key = role.map_or_else(|| headless(&integration), |role| ConnectionKey { account, role });
         let reported = self.tokens.report(&allowed, &key, fingerprint);
         tracing::info!(connection.key = %key, ?reported, "a token was reported as rejected");
@@ -96,8 +96,11 @@ impl Release {
     }
 
     /// The integration of an allowed account; an account nobody registered is as good as forbidden.
-    async fn integration(&self, allowed: &Allowed) -> Result<Arc<Integration>, Refused> {
-        self.accounts.integration(allowed.account()).await?.ok_or(Refused::Denied)
+    async fn integration(&self, asking: &Asking, allowed: &Allowed) -> Result<Arc<Integration>, Refused> {
+        match self.accounts.integration(allowed.account()).await? {
+            Some(integration) => Ok(integration),
+            None => Err(self.gate.denied(asking, Some(allowed.account())).await),
+        }
     }
 
     async fn release(
@@ -119,7 +122,7 @@ impl Release {
         event.generation = token.as_ref().ok().map(|token| token.generation);
         let token = self.gate.conclude(event, token).await?;
         // Recording may take two seconds, and no token leaves with less life than was asked for (P7).
-        if token.validity.left(self.clock.now()) < wish.min_ttl {
+        if token.validity.left(self.clock.now()) <= wish.min_ttl {
             let detail = "the token ran short while it was recorded; the next one is on its way";
             return Err(Problem::new(Reason::UpstreamUnavailable, detail)
                 .retry_after(RAN_SHORT_RETRY)

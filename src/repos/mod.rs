@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use crate::accounts::Accounts;
 use crate::clock::Clock;
@@ -21,7 +22,7 @@ use crate::event::Outcome;
 use crate::gate::{Asking, Gate};
 use crate::ids::{AccountId, Organization};
 use crate::policy::{Allowed, Permission};
-use crate::reason::{Problem, Refused};
+use crate::reason::{Problem, Reason, Refused};
 use crate::tokens::{Reported, Token, Tokens};
 
 /// The use case of listing.
@@ -32,6 +33,7 @@ pub struct Repos {
     pub tokens: Tokens,
     pub devops: Arc<Devops>,
     pub clock: Arc<dyn Clock>,
+    pub lists: Arc<Semaphore>,
 }
 
 /// What to list.
@@ -67,7 +69,14 @@ impl Repos {
         filter: &Filter,
     ) -> Result<Listed, Refused> {
         let allowed = self.gate.allow(&asking, Permission::Repos, &account).await?;
-        let integration = self.accounts.integration(&account).await?.ok_or(Refused::Denied)?;
+        let Some(integration) = self.accounts.integration(allowed.account()).await? else {
+            return Err(self.gate.denied(&asking, Some(&account)).await);
+        };
+        // A list of a large organization is tens of megabytes; a few at once are what memory bears (P8).
+        let Ok(_place) = self.lists.clone().try_acquire_owned() else {
+            let detail = "too many lists are being made at once";
+            return Err(Problem::new(Reason::RateLimited, detail).retry_after(RETRY).into());
+        };
         let key = ConnectionKey { account, role: Role::from(integration.headless) };
         let listed = self.list(&allowed, &key, &integration.organization, filter).await;
         self.gate.conclude(asking.event(Outcome::Done).about(&key), listed).await
@@ -122,7 +131,7 @@ impl Repos {
 impl Filter {
     fn matches(&self, repo: &Repository) -> bool {
         self.project.is_empty()
-            || repo.project.eq_ignore_ascii_case(&self.project)
+            || repo.project.to_lowercase() == self.project.to_lowercase()
             || repo.project_id.eq_ignore_ascii_case(&self.project)
     }
 }
@@ -148,6 +157,8 @@ fn refused(error: &DevopsError) -> Refused {
     problem.into()
 }
 
+/// How many lists may be in the making at once.
+pub const LISTS_MAX: usize = 8;
 /// A list may take 90 s; the token must outlive it.
 const LIST_TTL: Duration = Duration::from_mins(5);
 const RETRY: Duration = Duration::from_secs(30);

@@ -5,10 +5,12 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -19,6 +21,8 @@ use super::peer::Peer;
 pub struct Connection {
     io: Io,
     peer: Peer,
+    /// Runs out unless the peer says something: a silent one would hold its permit for ever.
+    silence: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -33,11 +37,11 @@ impl Connection {
         let certificates = stream.get_ref().1.peer_certificates();
         let leaf = certificates.and_then(|chain| chain.first());
         let peer = Peer::of_certificate(leaf.map(AsRef::as_ref));
-        Self { io: Io::Tls(Box::new(stream)), peer, _permit: permit }
+        Self { io: Io::Tls(Box::new(stream)), peer, silence: Some(silence()), _permit: permit }
     }
 
     pub(super) fn over_socket(stream: UnixStream, peer: Peer, permit: OwnedSemaphorePermit) -> Self {
-        Self { io: Io::Socket(stream), peer, _permit: permit }
+        Self { io: Io::Socket(stream), peer, silence: Some(silence()), _permit: permit }
     }
 
     pub fn peer(&self) -> &Peer {
@@ -59,11 +63,24 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
+        let this = self.get_mut();
+        let read = match &mut this.io {
             Io::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             Io::Socket(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        let Some(silence) = &mut this.silence else {
+            return read;
+        };
+        if read.is_ready() {
+            this.silence = None;
+            return read;
         }
+        silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+fn silence() -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(FIRST_WORD_WITHIN))
 }
 
 impl AsyncWrite for Connection {
@@ -106,3 +123,6 @@ impl AsyncWrite for Connection {
         }
     }
 }
+
+/// Every client of HTTP/2 speaks first, and at once.
+const FIRST_WORD_WITHIN: Duration = Duration::from_secs(10);

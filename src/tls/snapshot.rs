@@ -18,6 +18,8 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
+use crate::files::{FileProblem, read_secret};
+
 /// Where certificate, key, client CAs and CRLs lie, all as PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
@@ -39,6 +41,8 @@ pub enum TlsError {
         #[source]
         source: io::Error,
     },
+    #[error("the private key cannot be used")]
+    Secret(#[source] FileProblem),
     #[error("{path} is larger than {FILE_LEN_MAX} bytes")]
     TooLarge { path: PathBuf },
     #[error("{path} is not the PEM it should be")]
@@ -127,7 +131,7 @@ impl Contents {
     pub(super) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         Ok(Self {
             certificate: read(&files.certificate)?,
-            key: Zeroizing::new(read(&files.key)?),
+            key: read_secret(&files.key, KEY_LEN_MAX).map_err(TlsError::Secret)?,
             client_ca: read(&files.client_ca)?,
             crl: files.crl.as_deref().map(read).transpose()?,
         })
@@ -216,4 +220,6 @@ fn unreadable(path: &Path) -> TlsError {
 
 pub(super) const ALPN_H2: &[u8] = b"h2";
 /// CRLs of large authorities have some MiB; anything above this is not a TLS file.
+/// A key is a few kilobytes.
+const KEY_LEN_MAX: usize = 64 * 1024;
 const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;

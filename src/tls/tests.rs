@@ -98,7 +98,7 @@ impl Given {
         let folder = tempfile::tempdir().unwrap();
         let server = authority.server();
         std::fs::write(folder.path().join("tls.crt"), server.chain).unwrap();
-        std::fs::write(folder.path().join("tls.key"), server.key).unwrap();
+        crate::files::create_secret(&folder.path().join("tls.key"), server.key.as_bytes()).unwrap();
         std::fs::write(folder.path().join("ca.crt"), authority.0.pem()).unwrap();
         std::fs::write(folder.path().join("ca.crl"), authority.crl(&[], 2100)).unwrap();
         let path = |name: &str| folder.path().join(name);

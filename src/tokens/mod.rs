@@ -22,6 +22,7 @@
 mod metrics;
 mod refresh;
 mod refresher;
+mod setback;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -138,7 +139,7 @@ impl Tokens {
 
     /// Why the last refresh failed, if none succeeded since.
     pub fn obstacle(&self, key: &ConnectionKey) -> Option<Problem> {
-        self.slots.slot(key).obstacle()
+        self.slots.find(key)?.obstacle()
     }
 
     /// Forgets why refreshes of an account failed: its client credential is new.
@@ -149,11 +150,11 @@ impl Tokens {
     /// Takes a holder's word that a token was refused, if it is the one we would release.
     pub fn report(&self, allowed: &Allowed, key: &ConnectionKey, fingerprint: &Fingerprint) -> Reported {
         assert_eq!(allowed.account(), &key.account, "BUG: a decision about one account used for another");
-        let slot = self.slots.slot(key);
-        let now = self.clock.now();
-        if !slot.holds(fingerprint) {
+        // Looked up, not made: whoever reports may name connections that nobody asked for.
+        let Some(slot) = self.slots.find(key).filter(|slot| slot.holds(fingerprint)) else {
             return Reported::Unknown;
-        }
+        };
+        let now = self.clock.now();
         if !slot.may_force(now, FORCE_EVERY) {
             return Reported::TooSoon;
         }
@@ -180,7 +181,9 @@ impl Tokens {
         assert_eq!(allowed.account(), &key.account, "BUG: a decision about one account used for another");
         let slot = self.slots.slot(key);
         let mut watch = slot.subscribe();
-        let replaced = watch.wait_for(|_| !slot.holds(fingerprint) || slot.obstacle().is_some());
+        let seen = watch.borrow_and_update().attempts();
+        // Only what the closure is given may be looked at: the watch is locked meanwhile.
+        let replaced = watch.wait_for(|state| !state.holds(fingerprint) || seen < state.attempts());
         let waited = tokio::time::timeout(WAIT, replaced).await.map_err(|_| timed_out())?;
         drop(waited.map_err(|_| shutting_down())?);
         if slot.holds(fingerprint) {
@@ -194,13 +197,13 @@ impl Tokens {
     async fn ask(&self, slot: &Slot, key: &ConnectionKey, min_ttl: Duration) -> Result<Arc<Token>, Problem> {
         let mut watch = slot.subscribe();
         loop {
-            let seen = watch.borrow_and_update().attempts;
+            let seen = watch.borrow_and_update().attempts();
             let demand = Demand { key: key.clone(), min_ttl, seen, rejected: None };
             self.demands.send(demand).await.map_err(|_| shutting_down())?;
             tokio::select! {
                 biased;
                 // Waits for a value, not for a change: what ended meanwhile counts.
-                waited = watch.wait_for(|state| seen < state.attempts) => {
+                waited = watch.wait_for(|state| seen < state.attempts()) => {
                     waited.map_err(|_| shutting_down())?;
                 }
                 () = self.demands.closed() => return Err(shutting_down()),

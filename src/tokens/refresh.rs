@@ -9,16 +9,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::metrics::Outcome;
+use super::setback::Setback;
 use super::slot::Slots;
 use super::{Metrics, Used, not_linked};
 use crate::accounts::{Accounts, PROBE_EVERY};
-use crate::backoff::Backoff;
-use crate::clock::{Clock, between, later};
-use crate::connection::{ConnectionKey, Failure};
-use crate::entra::{App, EntraError, TokenEndpoint, Verdict};
+use crate::clock::{Clock, later};
+use crate::connection::ConnectionKey;
+use crate::entra::{App, TokenEndpoint};
 use crate::ids::Generation;
-use crate::reason::{Problem, Reason};
-use crate::secret::{Fingerprint, RefreshToken, make_luck};
+use crate::reason::Problem;
+use crate::secret::{Fingerprint, RefreshToken};
 use crate::vault::{
     Claimed, ClientCredential, Connection, Hold, Integration, Lease, Live, StoredToken, Vault, VaultError,
     make_keep_alive_at,
@@ -30,7 +30,7 @@ pub struct Refresh {
     pub(super) clock: Arc<dyn Clock>,
     metrics: Metrics,
     vault: Arc<Vault>,
-    accounts: Arc<Accounts>,
+    pub(super) accounts: Arc<Accounts>,
     entra: Arc<dyn TokenEndpoint>,
 }
 
@@ -45,13 +45,10 @@ struct Landing {
     grant: Option<RefreshToken>,
     token: Option<StoredToken>,
     refresh_at: Timestamp,
-}
-
-/// Why a refresh brought nothing: what to tell callers, what to remember, when to try again.
-struct Setback {
-    problem: Problem,
-    failure: Failure,
-    pause: Duration,
+    /// The credential that Entra took, to be noted once the grant is safe.
+    accepted: Option<ClientCredential>,
+    /// What is told instead of success, when only the grant was usable.
+    setback: Option<Setback>,
 }
 
 impl Refresh {
@@ -136,7 +133,7 @@ impl Refresh {
         }
         let slot = self.slots.slot(key);
         let refused = want.rejected.as_ref().is_some_and(|fingerprint| slot.holds(fingerprint));
-        let is_answered = !refused && slot.has_token_for(want.min_ttl, self.clock.now());
+        let is_answered = !refused && slot.answers(want.min_ttl, self.clock.now());
         if is_answered {
             slot.settle();
         }
@@ -156,29 +153,43 @@ impl Refresh {
             Ok(credential) => credential,
             Err(problem) => return Err(self.setback(hold, problem, None, PROBE_EVERY)),
         };
+        // Before it is asked: a life counted from the answer's arrival would be too long.
+        let asked_at = self.clock.now().wall;
         match self.entra.refresh(&app(&integration, credential), &lease.live.grant).await {
             Ok(answered) => {
-                self.accounts.accept(account, credential).await;
                 let token = StoredToken {
                     access: answered.access,
-                    expires_at: later(self.clock.now().wall, answered.lifetime),
+                    expires_at: later(asked_at, answered.lifetime),
                     lifetime: answered.lifetime,
                     scopes: answered.scopes,
                 };
                 let refresh_at = make_keep_alive_at(hold.store_now);
-                Ok(Landing { grant: answered.refresh, token: Some(token), refresh_at })
+                let accepted = Some(credential.clone());
+                Ok(Landing {
+                    grant: answered.refresh,
+                    token: Some(token),
+                    refresh_at,
+                    accepted,
+                    setback: None,
+                })
             }
-            // The rest of the answer is unusable, but this may be the only grant that still works.
-            Err(EntraError { rescued: Some(grant), .. }) => {
-                let refresh_at = later(hold.store_now, RETRY_STORE);
-                Ok(Landing { grant: Some(grant), token: lease.live.token.clone(), refresh_at })
+            Err(mut error) => {
+                let rescued = error.rescued.take();
+                let setback = self.judged(hold, credential, &error).await;
+                let Some(grant) = rescued else {
+                    return Err(setback);
+                };
+                // The rest of the answer is unusable, but this may be the only grant that still works: it
+                // is kept, and the failure stays one.
+                let refresh_at = later(asked_at, setback.pause);
+                let token = lease.live.token.clone();
+                Ok(Landing { grant: Some(grant), token, refresh_at, accepted: None, setback: Some(setback) })
             }
-            Err(error) => Err(self.judged(hold, credential, &error).await),
         }
     }
 
-    /// Commits what Entra answered. The grant exists only here until the store has it, so a store
-    /// that fails is tried for as long as the process may live (P4).
+    /// Commits what Entra answered. The grant exists only here until the store has it, so a store that
+    /// fails is asked again and again (P4), for [`COMMIT_PATIENCE`] or until the drain's end.
     async fn land(&self, lease: Lease, landing: Landing) {
         let Lease { hold, live } = lease;
         let connection = Connection::Live(Live {
@@ -192,7 +203,16 @@ impl Refresh {
         let mut told = false;
         loop {
             match self.vault.commit_refresh(&hold, &connection, landing.refresh_at).await {
-                Ok(generation) => return self.committed(&hold.key, generation, &connection),
+                Ok(generation) => {
+                    self.committed(&hold.key, generation, &connection);
+                    if let Some(credential) = &landing.accepted {
+                        self.accounts.accept(&hold.key.account, credential).await;
+                    }
+                    if let Some(setback) = landing.setback {
+                        self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
+                    }
+                    return;
+                }
                 Err(VaultError::Changed(_)) => return self.lost(&hold.key).await,
                 Err(error) if COMMIT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) => {
                     self.metrics.count(Outcome::Lost);
@@ -253,83 +273,9 @@ impl Refresh {
         }
     }
 
-    /// Turns Entra's refusal into what is told, remembered and waited for.
-    async fn judged(&self, hold: &Hold, credential: &ClientCredential, error: &EntraError) -> Setback {
-        let reason = error.verdict.reason();
-        match error.verdict {
-            Verdict::ClientCredential => {
-                let problem = self.accounts.reject(&hold.key.account, &credential.id).await;
-                self.setback(hold, problem, error.code, PROBE_EVERY)
-            }
-            Verdict::Relink { unmistakable } => self.relink(hold, error, unmistakable),
-            Verdict::Admin | Verdict::AppConfig | Verdict::Consent => {
-                let problem = coded(Problem::new(reason, refused(hold)), error.code);
-                self.setback(hold, problem, error.code, SLOW)
-            }
-            Verdict::Throttled | Verdict::Transient | Verdict::Unknown => {
-                let mut setback =
-                    self.setback(hold, Problem::new(reason, UNAVAILABLE), error.code, Duration::ZERO);
-                let backoff = BACKOFF.wait(setback.failure.count, make_luck());
-                setback.pause = error.retry_after.map_or(backoff, |asked| asked.max(backoff));
-                setback.problem = coded(setback.problem.retry_after(setback.pause), error.code);
-                setback
-            }
-        }
-    }
-
-    /// A refused grant needs confirmation, minutes apart, unless the code is unmistakable: throttling
-    /// and mistakes of Entra's look alike (design.md 6.7).
-    fn relink(&self, hold: &Hold, error: &EntraError, unmistakable: bool) -> Setback {
-        let problem = coded(Problem::new(Reason::RelinkRequired, refused(hold)), error.code);
-        let mut setback = self.setback(hold, problem, error.code, NEVER);
-        let since = setback.failure.since;
-        let confirmed = 2 <= setback.failure.count && CONFIRM_AFTER <= between(since, self.clock.now().wall);
-        if !unmistakable && !confirmed {
-            setback.pause = CONFIRM_AFTER;
-            let detail = "Entra refused the grant once; it is asked again before anybody must act";
-            setback.problem = coded(
-                Problem::new(Reason::UpstreamUnavailable, detail).retry_after(CONFIRM_AFTER),
-                error.code,
-            );
-        }
-        setback
-    }
-
-    fn setback(&self, hold: &Hold, problem: Problem, code: Option<u32>, pause: Duration) -> Setback {
-        let reason = problem.reason;
-        let failure = match &hold.failure {
-            Some(before) if before.reason == reason => {
-                Failure { reason, code, since: before.since, count: before.count.saturating_add(1) }
-            }
-            _ => Failure { reason, code, since: self.clock.now().wall, count: 1 },
-        };
-        Setback { problem, failure, pause }
-    }
-
-    fn tell(&self, key: &ConnectionKey, problem: Problem, pause: Duration) {
+    pub(super) fn tell(&self, key: &ConnectionKey, problem: Problem, pause: Duration) {
         let until = self.clock.now().monotonic.saturating_add(pause);
         self.slots.slot(key).fail(problem, until);
-    }
-
-    /// The row says "not before": told as what the row remembers.
-    fn tell_pause(&self, key: &ConnectionKey, until: Timestamp, failure: Option<&Failure>) {
-        let left = between(self.clock.now().wall, until);
-        let problem = match failure {
-            Some(failure) if failure.reason.is_transient() => {
-                Problem::new(failure.reason, UNAVAILABLE).retry_after(left)
-            }
-            Some(failure) if failure.reason == Reason::RelinkRequired && left <= CONFIRM_AFTER => {
-                Problem::new(
-                    Reason::UpstreamUnavailable,
-                    "Entra refused the grant once; it is asked again soon",
-                )
-                .retry_after(left)
-            }
-            Some(failure) => Problem::new(failure.reason, "Entra refuses to refresh this connection"),
-            None => Problem::new(Reason::UpstreamUnavailable, UNAVAILABLE).retry_after(left),
-        };
-        let code = failure.and_then(|failure| failure.code);
-        self.tell(key, coded(problem, code), left.min(TELL_MAX));
     }
 }
 
@@ -337,31 +283,14 @@ fn app<'a>(integration: &'a Integration, credential: &'a ClientCredential) -> Ap
     App { tenant: &integration.tenant, client_id: &integration.client_id, secret: &credential.secret }
 }
 
-fn coded(problem: Problem, code: Option<u32>) -> Problem {
-    match code {
-        Some(code) => problem.fact("entra_code", format!("AADSTS{code}")),
-        None => problem,
-    }
-}
-
-fn refused(hold: &Hold) -> String {
-    format!("Entra refuses to refresh the account's {}", hold.key.role.kind())
-}
-
-const UNAVAILABLE: &str = "Entra does not issue a token now; the connection is kept and refreshed later";
 /// How often a row is looked at whose lease another replica holds (design.md 6.3).
 const POLL: Duration = Duration::from_millis(250);
-const RETRY_STORE: Duration = Duration::from_secs(2);
+pub(super) const RETRY_STORE: Duration = Duration::from_secs(2);
 const RETRY_COMMIT: Duration = Duration::from_millis(200);
-/// Shutdown waits for this too; longer outages end with the old grant, which Entra still takes.
+/// Longer outages end with the old grant, which Entra still takes (azure.md 2.2).
 const COMMIT_PATIENCE: Duration = Duration::from_mins(2);
 /// What an administrator must mend is looked at again at this pace.
-const SLOW: Duration = Duration::from_mins(15);
-/// How far apart two refusals must be to be believed.
-const CONFIRM_AFTER: Duration = Duration::from_mins(5);
-/// A confirmed revocation is never retried; a person's link lifts it.
-const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
+pub(super) const SLOW: Duration = Duration::from_mins(15);
 /// A slot repeats a problem at most this long before the row is asked again: it may have been mended
 /// through another replica.
-const TELL_MAX: Duration = Duration::from_secs(30);
-const BACKOFF: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_mins(5) };
+pub(super) const TELL_MAX: Duration = Duration::from_secs(30);

@@ -150,6 +150,10 @@ impl Refresher {
         };
         let key = self.keys_of_tasks.remove(&id);
         for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {
+            if self.running_keys.contains(&lease.hold.key) {
+                // One that still fights for its commit; this lease runs out by itself.
+                continue;
+            }
             let refresh = self.refresh.clone();
             self.start(lease.hold.key.clone(), async move { refresh.leased(lease).await });
         }

@@ -31,7 +31,7 @@ pub(super) struct Slot {
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     /// Grows with each thing that ended: a read of the row, a refresh, whatever its outcome.
-    pub(super) attempts: u64,
+    attempts: u64,
     generation: Generation,
     token: Option<Arc<Token>>,
     problem: Option<Obstacle>,
@@ -53,15 +53,24 @@ pub(super) enum Answer {
 
 impl Slots {
     pub(super) fn slot(&self, key: &ConnectionKey) -> Arc<Slot> {
-        if let Some(slot) = self.by_key.read().expect("no panic while held").get(key) {
-            return slot.clone();
+        if let Some(slot) = self.find(key) {
+            return slot;
         }
         let mut by_key = self.by_key.write().expect("no panic while held");
         if SLOTS_MAX <= by_key.len() {
-            // Forgetting is safe: the row knows the generation, and the next demand reads it.
-            by_key.retain(|_, slot| 0 < slot.state.receiver_count() || 1 < Arc::strong_count(slot));
+            // Forgetting is safe: the row knows the generation, and the next demand reads it. Slots that
+            // hold nothing go first, so that an outage of the store costs no token at hand (P6).
+            by_key.retain(|_, slot| 1 < Arc::strong_count(slot) || slot.state.borrow().token.is_some());
+            if SLOTS_MAX <= by_key.len() {
+                by_key.retain(|_, slot| 1 < Arc::strong_count(slot));
+            }
         }
         by_key.entry(key.clone()).or_default().clone()
+    }
+
+    /// The slot, if anybody asked for this connection before.
+    pub(super) fn find(&self, key: &ConnectionKey) -> Option<Arc<Slot>> {
+        self.by_key.read().expect("no panic while held").get(key).cloned()
     }
 
     pub(super) fn forgive(&self, account: &AccountId) {
@@ -110,8 +119,9 @@ impl Slot {
         }
     }
 
-    pub(super) fn has_token_for(&self, min_ttl: Duration, now: Moment) -> bool {
-        matches!(self.state.borrow().token_for(min_ttl, now), Some(Answer::Token(_)))
+    /// Whether what is held answers the wish: by a token, or because no token could.
+    pub(super) fn answers(&self, min_ttl: Duration, now: Moment) -> bool {
+        self.state.borrow().token_for(min_ttl, now).is_some()
     }
 
     pub(super) fn obstacle(&self) -> Option<Problem> {
@@ -119,7 +129,7 @@ impl Slot {
     }
 
     pub(super) fn holds(&self, fingerprint: &Fingerprint) -> bool {
-        self.state.borrow().token.as_ref().is_some_and(|token| token.fingerprint == *fingerprint)
+        self.state.borrow().holds(fingerprint)
     }
 
     /// Takes what a row says, if it is newer than what is known (invariant 3 of [`super`]). Wakes
@@ -167,9 +177,17 @@ impl Slot {
 }
 
 impl State {
+    pub(super) fn attempts(&self) -> u64 {
+        self.attempts
+    }
+
+    pub(super) fn holds(&self, fingerprint: &Fingerprint) -> bool {
+        self.token.as_ref().is_some_and(|token| token.fingerprint == *fingerprint)
+    }
+
     fn token_for(&self, min_ttl: Duration, now: Moment) -> Option<Answer> {
         let token = self.token.as_ref()?;
-        if token.lifetime < min_ttl {
+        if token.lifetime <= min_ttl {
             return Some(Answer::Problem(too_long(token.lifetime)));
         }
         // Equal counts as too short: no answer has less life than was asked for (P7).

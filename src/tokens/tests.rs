@@ -58,9 +58,9 @@ impl Given {
         let now = self.clock.now().wall;
         let link = a_verified_link(now);
         self.vault.insert_link(&link).await.unwrap();
-        let found = self.vault.connection(&key()).await.unwrap();
+        let standing = self.vault.standing(&key()).await.unwrap();
         let connection = Connection::Live(a_grant_of(whose, now));
-        let generation = self.vault.connect((&link, 1), found.as_ref(), &connection, now).await.unwrap();
+        let generation = self.vault.connect((&link, 1), &standing, &connection).await.unwrap();
         let Connection::Live(live) = &connection else { unreachable!("made above") };
         self.tokens.adopt(&key(), generation, live);
     }
@@ -330,6 +330,7 @@ fn a_verified_link(now: Timestamp) -> Link {
         begun_by: Caller::Dns("test".into()),
         actor: None,
         expected_login: None,
+        client_id: GUID.parse().unwrap(),
         redirect_uri: "https://platform.example/complete".parse().unwrap(),
         state_hash,
         secrets: None,

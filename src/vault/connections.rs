@@ -58,6 +58,17 @@ pub struct Opened {
     pub store_now: Timestamp,
 }
 
+/// Who stands in a place.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// `None` if no row ever stood there.
+    pub generation: Option<Generation>,
+    pub is_live: bool,
+    /// The live identity, where the record opens.
+    pub identity: Option<Identity>,
+    pub store_now: Timestamp,
+}
+
 /// The right to refresh one connection for a while, with what is needed to do it.
 #[derive(Debug)]
 pub struct Lease {
@@ -182,29 +193,59 @@ impl Vault {
         Ok(self.store.clear_pause(account).await?)
     }
 
-    /// Replaces the connection by a tombstone and ends its open links, in one transaction. Returns
-    /// the tombstone's generation, or `None` if there was nothing to disconnect.
+    /// Who stands in the place of `key`, and at which generation: what a new link or a disconnect has to
+    /// know. A damaged record stands there too, as nobody: it can be replaced and ended.
+    pub async fn standing(&self, key: &ConnectionKey) -> Result<Standing, VaultError> {
+        let loaded = self.store.connection(key).await?;
+        let store_now = loaded.store_now;
+        let Some(row) = loaded.row else {
+            return Ok(Standing { generation: None, is_live: false, identity: None, store_now });
+        };
+        let (generation, is_live) = (Some(row.generation), row.live);
+        let identity = match self.open(row, store_now) {
+            Ok(Opened { connection: Connection::Live(live), .. }) => Some(live.identity),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "damaged");
+                None
+            }
+        };
+        Ok(Standing { generation, is_live, identity, store_now })
+    }
+
+    /// Replaces the connection by a tombstone and ends the role's open links, in one transaction. Returns
+    /// the tombstone's generation and who it was, or `None` if nothing was connected.
     pub async fn disconnect(
         &self,
         key: &ConnectionKey,
-    ) -> Result<Option<(Generation, Identity)>, VaultError> {
+    ) -> Result<Option<(Generation, Option<Identity>)>, VaultError> {
         for _ in 0..RACES_MAX {
-            let Some(opened) = self.connection(key).await? else {
+            let standing = self.standing(key).await?;
+            if !standing.is_live {
+                self.end_links(&key.account, Some(&key.role), DISCONNECTED).await?;
                 return Ok(None);
-            };
-            let Connection::Live(live) = opened.connection else {
-                return Ok(None);
-            };
-            let identity = live.identity.clone();
-            let tombstone = Connection::Ended(Ended { at: opened.store_now, identity: Some(live.identity) });
-            let write = self.write(key, (Some(opened.generation), opened.store_now), &tombstone, None);
+            }
+            let identity = standing.identity.clone();
+            let tombstone = Connection::Ended(Ended { at: standing.store_now, identity: standing.identity });
+            let write = self.write(key, (standing.generation, standing.store_now), &tombstone, None);
             let generation = write.generation;
-            let ended = self.ended_links(&key.account, Some(&key.role), None, "disconnected").await?;
+            let ended = self.ended_links(&key.account, Some(&key.role), None, DISCONNECTED).await?;
             if let Cas::Won = self.store.disconnect(write, ended).await? {
+                self.forget_old_pages().await;
                 return Ok(Some((generation, identity)));
             }
         }
         Err(VaultError::Changed(key.to_string()))
+    }
+
+    /// What was wiped still lies in the write-ahead log, sealed; a failure leaves it for the next time.
+    async fn forget_old_pages(&self) {
+        if let Err(error) = self.store.compact().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "old pages of the store were not removed"
+            );
+        }
     }
 
     /// Makes the connection of a verified link: the grant moves from the link to the connection, the
@@ -212,11 +253,11 @@ impl Vault {
     pub async fn connect(
         &self,
         (link, version): (&Link, i64),
-        found: Option<&Opened>,
+        standing: &Standing,
         connection: &Connection,
-        now: Timestamp,
     ) -> Result<Generation, VaultError> {
-        let from = (found.map(|opened| opened.generation), now);
+        let now = standing.store_now;
+        let from = (standing.generation, now);
         let write = self.write(&link.key, from, connection, Some(make_keep_alive_at(now)));
         let generation = write.generation;
         let others = self
@@ -263,6 +304,7 @@ impl Vault {
                     code: None,
                     since: store_now,
                     count: 1,
+                    needs_person: false,
                 };
                 let retry_at = later(store_now, DAMAGED_PAUSE);
                 // Lost: somebody wrote the row meanwhile, and it comes due again by itself.
@@ -296,6 +338,7 @@ pub fn make_keep_alive_at(now: Timestamp) -> Timestamp {
 }
 
 const TABLE: &str = "connection";
+const DISCONNECTED: &str = "The connection was disconnected. Begin the link again.";
 /// Longer than Entra's total deadline of 10 s, so that a living holder never loses it (design.md 6.1).
 const LEASE: Duration = Duration::from_secs(15);
 /// A damaged record does not mend itself; looked at again in case an operator restored it.

@@ -67,13 +67,20 @@ impl Vault {
         row.map(|row| self.open_integration(&row)).transpose()
     }
 
+    /// A page of integrations; only those of wanted accounts are opened. A damaged one is an `Err` of
+    /// its own.
     pub async fn integrations(
         &self,
         after: Option<&AccountId>,
         limit: usize,
-    ) -> Result<Vec<(AccountId, Result<Integration, VaultError>)>, VaultError> {
+        wanted: impl Fn(&AccountId) -> bool,
+    ) -> Result<Vec<(AccountId, Option<Result<Integration, VaultError>>)>, VaultError> {
         let rows = self.store.integrations(after, limit).await?;
-        Ok(rows.into_iter().map(|row| (row.account.clone(), self.open_integration(&row))).collect())
+        let open = |row: IntegrationRow| {
+            let opened = wanted(&row.account).then(|| self.open_integration(&row));
+            (row.account, opened)
+        };
+        Ok(rows.into_iter().map(open).collect())
     }
 
     /// Writes it against the version it was read at; returns it with its new version.

@@ -8,7 +8,7 @@ use super::record::{self, LinkForm};
 use super::{Vault, VaultError};
 use crate::caller::Caller;
 use crate::connection::{ConnectionKey, Identity, Role};
-use crate::ids::{AccountId, Label, LinkId};
+use crate::ids::{AccountId, ClientId, Label, LinkId};
 use crate::reason::Reason;
 use crate::seal::Place;
 use crate::secret::{PkceVerifier, RawIdToken, RefreshToken};
@@ -25,6 +25,8 @@ pub struct Link {
     pub begun_by: Caller,
     pub actor: Option<Label>,
     pub expected_login: Option<String>,
+    /// The app that the person consents to: a grant is worth nothing to another.
+    pub client_id: ClientId,
     pub redirect_uri: Url,
     pub state_hash: String,
     /// Wiped when the link is connected or ended.
@@ -115,23 +117,33 @@ impl Vault {
         }
     }
 
-    /// Ends open links outside of a disconnect: the integration changed under them.
-    pub async fn end_links(&self, account: &AccountId, because: &str) -> Result<(), VaultError> {
-        for (version, row) in self.ended_links(account, None, None, because).await? {
-            // Lost means that it was confirmed or ended a moment ago; both are final.
-            let _ = self.store.replace_link(version, row).await?;
+    /// Ends the open links of a role (or all), until none is left: one that took its next step meanwhile
+    /// is ended in the next round.
+    pub async fn end_links(
+        &self,
+        account: &AccountId,
+        role: Option<&Role>,
+        because: &str,
+    ) -> Result<(), VaultError> {
+        for _ in 0..END_ROUNDS_MAX {
+            let ended = self.ended_links(account, role, None, because).await?;
+            if ended.is_empty() {
+                return Ok(());
+            }
+            for (version, row) in ended {
+                let _ = self.store.replace_link(version, row).await?;
+            }
         }
-        Ok(())
+        Err(VaultError::Changed(format!("links of {account}")))
     }
 
     /// Ends links that ran out and wipes their secrets; returns how many.
     pub async fn end_expired_links(&self) -> Result<usize, VaultError> {
         let rows = self.store.expired_links(ENDED_AT_ONCE).await?;
         for row in &rows {
-            let mut link = self.open_link(row)?;
-            link.end(Reason::LinkExpired, "The link was not finished in time. Begin it again.");
+            let ended = self.ended(row, "The link was not finished in time. Begin it again.");
             // Lost means that it was confirmed or ended a moment ago; both are final.
-            let _ = self.store.replace_link(row.version, self.link_row(&link, row.version + 1)).await?;
+            let _ = self.store.replace_link(row.version, ended).await?;
         }
         Ok(rows.len())
     }
@@ -159,11 +171,20 @@ impl Vault {
             if Some(&row.id) == except {
                 continue;
             }
-            let mut link = self.open_link(&row)?;
-            link.end(Reason::LinkExpired, because);
-            ended.push((row.version, self.link_row(&link, row.version + 1)));
+            ended.push((row.version, self.ended(&row, because)));
         }
         Ok(ended)
+    }
+
+    /// The row as it is once the link has ended. One that does not open ends too, with nothing but its
+    /// end in it: a damaged link fails alone, and must not stand in the way of a disconnect (P9).
+    fn ended(&self, row: &LinkRow, because: &str) -> LinkRow {
+        let Ok(mut link) = self.open_link(row) else {
+            tracing::error!(link = %row.id, "a link's record is damaged; the link is ended without it");
+            return LinkRow { open: false, version: row.version + 1, sealed: Vec::new(), ..row.clone() };
+        };
+        link.end(Reason::LinkExpired, because);
+        self.link_row(&link, row.version + 1)
     }
 
     pub(super) fn link_row(&self, link: &Link, version: i64) -> LinkRow {
@@ -211,5 +232,7 @@ fn place_key(id: &LinkId, key: &ConnectionKey) -> String {
 
 const TABLE: &str = "link";
 const FIRST_VERSION: i64 = 1;
+/// A link takes four steps at most from begun to its end.
+const END_ROUNDS_MAX: usize = 6;
 /// A sweep takes this many; the next one goes on.
 const ENDED_AT_ONCE: usize = 256;

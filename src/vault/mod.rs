@@ -15,7 +15,7 @@ mod links;
 mod record;
 
 pub use connections::{
-    Claimed, Connection, Ended, Hold, Lease, Live, Opened, StoredToken, make_keep_alive_at,
+    Claimed, Connection, Ended, Hold, Lease, Live, Opened, Standing, StoredToken, make_keep_alive_at,
 };
 pub use integrations::{ClientCredential, Integration};
 pub use links::{Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};

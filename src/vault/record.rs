@@ -119,6 +119,7 @@ pub(super) struct LinkForm<'a> {
     begun_by: Caller,
     actor: Option<Label>,
     expected_login: Option<Cow<'a, str>>,
+    client_id: ClientId,
     redirect_uri: Cow<'a, url::Url>,
     state_hash: Cow<'a, str>,
     secrets: Option<LinkSecretsForm<'a>>,
@@ -146,6 +147,7 @@ impl<'a> From<&'a Link> for LinkForm<'a> {
             begun_by: link.begun_by.clone(),
             actor: link.actor.clone(),
             expected_login: link.expected_login.as_deref().map(Cow::Borrowed),
+            client_id: link.client_id.clone(),
             redirect_uri: Cow::Borrowed(&link.redirect_uri),
             state_hash: link.state_hash.as_str().into(),
             secrets: link.secrets.as_ref().map(|secrets| LinkSecretsForm {
@@ -174,6 +176,7 @@ impl LinkForm<'_> {
             begun_by: self.begun_by,
             actor: self.actor,
             expected_login: self.expected_login.map(Cow::into_owned),
+            client_id: self.client_id,
             redirect_uri: self.redirect_uri.into_owned(),
             state_hash: self.state_hash.into_owned(),
             secrets: self.secrets.map(|secrets| LinkSecrets {

@@ -274,7 +274,7 @@ fn write(account: &str, expected: Option<i64>, generation: i64) -> ConnectionWri
 fn failure(since: Timestamp) -> Failure {
     // Stores keep microseconds.
     let since = Timestamp::from_microsecond(since.as_microsecond()).expect("was a time");
-    Failure { reason: Reason::RelinkRequired, code: Some(50173), since, count: 2 }
+    Failure { reason: Reason::RelinkRequired, code: Some(50173), since, count: 2, needs_person: true }
 }
 
 fn key(account: &str) -> ConnectionKey {

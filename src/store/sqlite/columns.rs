@@ -2,6 +2,7 @@
 //! edited one may cost time but not a row.
 
 use jiff::Timestamp;
+use rusqlite::Row;
 
 pub(super) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
@@ -10,6 +11,11 @@ pub(super) fn micros(time: Timestamp) -> i64 {
 pub(super) fn time(micros: i64) -> Timestamp {
     let nearest = if micros < 0 { Timestamp::MIN } else { Timestamp::MAX };
     Timestamp::from_microsecond(micros).unwrap_or(nearest)
+}
+
+/// A text column; none where an edit left something that is no text.
+pub(super) fn text<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<Option<&'a str>> {
+    Ok(row.get_ref(at)?.as_str_or_null().ok().flatten())
 }
 
 pub(super) fn limit(rows: usize) -> i64 {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use super::columns::{micros, time};
+use super::columns::{micros, text, time};
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, Generation};
 use crate::store::rows::{Cas, ConnectionRow, ConnectionWrite};
@@ -93,12 +93,12 @@ pub(in crate::store) fn pull_refresh(
 
 /// `None` for a row that names no connection: it cannot be one of ours.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<ConnectionRow>> {
-    let (account, role) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
-    let (Ok(account), Some(role)) = (account.parse(), Role::parse(role)) else {
+    let (account, role) = (text(row, 0)?, text(row, 1)?);
+    let (Some(Ok(account)), Some(role)) = (account.map(str::parse), role.and_then(Role::parse)) else {
         tracing::warn!("a row of the store names no connection and is ignored");
         return Ok(None);
     };
-    let failure: Option<String> = row.get(7)?;
+    let failure = text(row, 7)?;
     Ok(Some(ConnectionRow {
         key: ConnectionKey { account, role },
         generation: Generation(row.get(2)?),
@@ -107,7 +107,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<ConnectionRow>> {
         refresh_at: row.get::<_, Option<i64>>(5)?.map(time),
         retry_at: row.get::<_, Option<i64>>(6)?.map(time),
         // For people only. An unreadable one is as good as none.
-        failure: failure.and_then(|failure| serde_json::from_str(&failure).ok()),
+        failure: failure.and_then(|failure| serde_json::from_str(failure).ok()),
         lease_until: row.get::<_, Option<i64>>(8)?.map(time),
         fence: row.get(9)?,
     }))

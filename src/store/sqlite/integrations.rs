@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::columns::text;
 use crate::ids::AccountId;
 use crate::store::rows::{Cas, IntegrationRow};
 
@@ -51,7 +52,7 @@ pub(in crate::store) fn list(
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Option<IntegrationRow>> {
-    let Ok(account) = row.get_ref(0)?.as_str()?.parse() else {
+    let Some(Ok(account)) = text(row, 0)?.map(str::parse) else {
         tracing::warn!("a row of the store names no account and is ignored");
         return Ok(None);
     };

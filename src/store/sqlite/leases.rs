@@ -97,9 +97,10 @@ pub(super) fn clear(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     .map(drop)
 }
 
+/// A fence edited to its end is passed over: one more would be no integer, and fail the whole claim.
 /// `due_at` is the latest of refresh, pause and lease, so that what may not run yet is not even seen.
 pub(in crate::store) const CLAIM_DUE: &str = "
 UPDATE connections SET lease_holder = ?3, lease_until = ?4, fence = fence + 1
-WHERE rowid IN (SELECT rowid FROM connections WHERE live = 1 AND due_at <= ?1 ORDER BY due_at LIMIT ?2)
+WHERE rowid IN (SELECT rowid FROM connections WHERE live = 1 AND due_at <= ?1 AND fence < 9223372036854775807 ORDER BY due_at LIMIT ?2)
 RETURNING account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence";
 pub(in crate::store) const NEXT_DUE: &str = "SELECT min(due_at) FROM connections WHERE live = 1";

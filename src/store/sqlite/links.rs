@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use super::columns::{micros, time};
+use super::columns::{micros, text, time};
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, LinkId};
 use crate::store::rows::{Cas, LinkRow, LinkWrite};
@@ -112,16 +112,17 @@ pub(in crate::store) fn delete(tx: &Transaction<'_>, expired_before: Timestamp) 
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Option<LinkRow>> {
-    let (id, account, role) =
-        (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
-    let (Ok(id), Ok(account), Some(role)) = (id.parse(), account.parse(), Role::parse(role)) else {
+    let (id, account, role) = (text(row, 0)?, text(row, 1)?, text(row, 2)?);
+    let parsed = (id.map(str::parse), account.map(str::parse), role.and_then(Role::parse));
+    let (Some(Ok(id)), Some(Ok(account)), Some(role)) = parsed else {
         tracing::warn!("a row of the store names no link and is ignored");
         return Ok(None);
     };
     Ok(Some(LinkRow {
         id,
         key: ConnectionKey { account, role },
-        state_hash: row.get(3)?,
+        // One that is no text matches no state, and its record does not agree with it.
+        state_hash: text(row, 3)?.unwrap_or_default().to_owned(),
         version: row.get(4)?,
         open: row.get(5)?,
         expires_at: time(row.get(6)?),

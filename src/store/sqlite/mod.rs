@@ -161,10 +161,15 @@ pub(super) fn probe(at: &At<'_>) -> rusqlite::Result<()> {
     at.tx.execute("UPDATE store SET probed_at = ?1", [columns::micros(at.now)]).map(drop)
 }
 
+static THREADS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(8);
+
 async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
+    // There is one connection, so more than a few threads would only wait for it, and the audit needs one
+    // too: a store that stalls must not cost a token at hand (P6).
+    let _place = THREADS.acquire().await.expect("the semaphore is never closed");
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

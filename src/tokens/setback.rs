@@ -1,0 +1,141 @@
+//! What a failed refresh means: what to tell callers, what to remember, when to try again.
+//!
+//! # Invariants
+//!
+//! 1. A verdict on a client credential falls on that credential; one on the grant needs confirmation
+//!    unless it is unmistakable (design.md 6.7, 6.8).
+//! 2. Nothing here ends a connection: the grant stays until a person acts (P4).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Refresh;
+use super::refresh::{RETRY_STORE, SLOW, TELL_MAX};
+use crate::accounts::PROBE_EVERY;
+use crate::backoff::Backoff;
+use crate::clock::between;
+use crate::connection::{ConnectionKey, Failure};
+use crate::entra::{EntraError, Verdict};
+use crate::reason::{Problem, Reason};
+use crate::secret::make_luck;
+use crate::vault::{ClientCredential, Hold};
+
+/// Why a refresh brought nothing: what to tell callers, what to remember, when to try again.
+pub(super) struct Setback {
+    pub(super) problem: Problem,
+    pub(super) failure: Failure,
+    pub(super) pause: Duration,
+}
+
+impl Refresh {
+    /// Turns Entra's refusal into what is told, remembered and waited for.
+    pub(super) async fn judged(
+        &self,
+        hold: &Hold,
+        credential: &ClientCredential,
+        error: &EntraError,
+    ) -> Setback {
+        let reason = error.verdict.reason();
+        match error.verdict {
+            Verdict::ClientCredential => {
+                if let Some(problem) = self.accounts.reject(&hold.key.account, &credential.id).await {
+                    return self.setback(hold, problem, error.code, PROBE_EVERY);
+                }
+                // A person has put another in its place meanwhile: that one is to be tried at once.
+                let detail = "the client secret was replaced during the refresh; ask again";
+                let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(RETRY_STORE);
+                self.setback(hold, problem, error.code, Duration::ZERO)
+            }
+            Verdict::Relink { unmistakable } => self.relink(hold, error, unmistakable),
+            Verdict::Admin | Verdict::AppConfig | Verdict::Consent => {
+                let problem = coded(Problem::new(reason, refused(hold)), error.code);
+                self.setback(hold, problem, error.code, SLOW)
+            }
+            Verdict::Throttled | Verdict::Transient | Verdict::Unknown => {
+                let mut setback =
+                    self.setback(hold, Problem::new(reason, UNAVAILABLE), error.code, Duration::ZERO);
+                let backoff = BACKOFF.wait(setback.failure.count, make_luck());
+                setback.pause = error.retry_after.map_or(backoff, |asked| asked.max(backoff));
+                setback.problem = coded(setback.problem.retry_after(setback.pause), error.code);
+                setback
+            }
+        }
+    }
+
+    /// A refused grant needs confirmation, minutes apart, unless the code is unmistakable: throttling
+    /// and mistakes of Entra's look alike (design.md 6.7).
+    fn relink(&self, hold: &Hold, error: &EntraError, unmistakable: bool) -> Setback {
+        let problem = coded(Problem::new(Reason::RelinkRequired, refused(hold)), error.code);
+        let mut setback = self.setback(hold, problem, error.code, NEVER);
+        let since = setback.failure.since;
+        let confirmed = 2 <= setback.failure.count && CONFIRM_AFTER <= between(since, self.clock.now().wall);
+        setback.failure.needs_person = unmistakable || confirmed;
+        if !setback.failure.needs_person {
+            setback.pause = CONFIRM_AFTER;
+            let detail = "Entra refused the grant once; it is asked again before anybody must act";
+            setback.problem = coded(
+                Problem::new(Reason::UpstreamUnavailable, detail).retry_after(CONFIRM_AFTER),
+                error.code,
+            );
+        }
+        setback
+    }
+
+    pub(super) fn setback(
+        &self,
+        hold: &Hold,
+        problem: Problem,
+        code: Option<u32>,
+        pause: Duration,
+    ) -> Setback {
+        let reason = problem.reason;
+        let failure = match &hold.failure {
+            Some(before) if before.reason == reason => {
+                let count = before.count.saturating_add(1);
+                Failure { reason, code, since: before.since, count, needs_person: false }
+            }
+            _ => Failure { reason, code, since: self.clock.now().wall, count: 1, needs_person: false },
+        };
+        Setback { problem, failure, pause }
+    }
+
+    /// The row says "not before": told as what the row remembers.
+    pub(super) fn tell_pause(&self, key: &ConnectionKey, until: Timestamp, failure: Option<&Failure>) {
+        let left = between(self.clock.now().wall, until);
+        let problem = match failure {
+            Some(failure) if failure.reason.is_transient() => {
+                Problem::new(failure.reason, UNAVAILABLE).retry_after(left)
+            }
+            Some(failure) if failure.reason == Reason::RelinkRequired && !failure.needs_person => {
+                Problem::new(
+                    Reason::UpstreamUnavailable,
+                    "Entra refused the grant once; it is asked again soon",
+                )
+                .retry_after(left)
+            }
+            Some(failure) => Problem::new(failure.reason, "Entra refuses to refresh this connection"),
+            None => Problem::new(Reason::UpstreamUnavailable, UNAVAILABLE).retry_after(left),
+        };
+        let code = failure.and_then(|failure| failure.code);
+        self.tell(key, coded(problem, code), left.min(TELL_MAX));
+    }
+}
+
+fn coded(problem: Problem, code: Option<u32>) -> Problem {
+    match code {
+        Some(code) => problem.fact("entra_code", format!("AADSTS{code}")),
+        None => problem,
+    }
+}
+
+fn refused(hold: &Hold) -> String {
+    format!("Entra refuses to refresh the account's {}", hold.key.role.kind())
+}
+
+const UNAVAILABLE: &str = "Entra does not issue a token now; the connection is kept and refreshed later";
+/// How far apart two refusals must be to be believed.
+const CONFIRM_AFTER: Duration = Duration::from_mins(5);
+/// A confirmed revocation is never retried; a person's link or a new client credential lifts it.
+const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
+const BACKOFF: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_mins(5) };

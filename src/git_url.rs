@@ -43,6 +43,10 @@ impl GitUrl {
         check_text(text)?;
         let (scheme, rest) = text.split_once("://").ok_or(NotAGitUrl::NotHttps)?;
         let (authority, path) = rest.split_once('/').ok_or(NotAGitUrl::NoPath)?;
+        // For URL libraries these end the authority: theirs would go to `evil.test#@dev.azure.com`'s first half.
+        if authority.contains(['?', '#']) {
+            return Err(NotAGitUrl::ForeignHost);
+        }
         let host = match authority.split_once('@') {
             Some((_user, host)) => host,
             None => authority,
@@ -251,6 +255,8 @@ mod tests {
             "https://dev.azure.com./contoso/p/_git/r",
             "https://dev.azure.com@evil.test/contoso/p/_git/r",
             "https://a@dev.azure.com@evil.test/contoso/p/_git/r",
+            "https://evil.test#@dev.azure.com/contoso/p/_git/r",
+            "https://evil.test?@dev.azure.com/contoso/p/_git/r",
             "https://xn--dv-zma.azure.com/contoso/p/_git/r",
             "https:///contoso/p/_git/r",
             "https://visualstudio.com/p/_git/r",

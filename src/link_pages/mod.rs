@@ -41,8 +41,9 @@ fn router(links: Links) -> Router {
     Router::new()
         .route("/link/style.css", get(style))
         .route("/link/{id}", get(show).post(enter))
-        .route("/complete/azure_active_directory", get(complete_developer))
-        .route("/complete/azure_active_directory_service_user", get(complete_service_user))
+        // A HEAD would spend a code like the GET it stands for, and show nobody the page.
+        .route("/complete/azure_active_directory", get(complete_developer).head(no_head))
+        .route("/complete/azure_active_directory_service_user", get(complete_service_user).head(no_head))
         .fallback(|| async { (StatusCode::NOT_FOUND, pages::problem(PageProblem::Unknown)) })
         .layer(middleware::from_fn(move |request, next: Next| {
             let policy = policy.clone();
@@ -111,6 +112,10 @@ async fn complete(
         Ok(completed) => pages::completed(&completed).into_response(),
         Err(error) => problem(error),
     }
+}
+
+async fn no_head() -> StatusCode {
+    StatusCode::METHOD_NOT_ALLOWED
 }
 
 async fn style() -> impl IntoResponse {

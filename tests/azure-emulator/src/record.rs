@@ -50,6 +50,12 @@ pub struct TokenRequest {
     pub rt_issued: Option<String>,
     /// The fingerprint of `access_token`.
     pub at_issued: Option<String>,
+    /// The authorization code it was asked with.
+    #[serde(skip)]
+    pub code: Option<String>,
+    /// The PKCE verifier it was asked with.
+    #[serde(skip)]
+    pub code_verifier: Option<String>,
     /// The refresh token itself.
     #[serde(skip)]
     pub refresh_token: Option<String>,

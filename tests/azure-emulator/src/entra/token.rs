@@ -256,6 +256,8 @@ fn recorded(
         rt_used: request.field("refresh_token").map(fingerprint),
         rt_issued: refresh_token.as_deref().map(fingerprint),
         at_issued: access_token.as_deref().map(fingerprint),
+        code: request.field("code").map(str::to_owned),
+        code_verifier: request.field("code_verifier").map(str::to_owned),
         refresh_token,
         access_token,
         expires_in: issued.map(|issued| issued.expires_in),

@@ -23,7 +23,7 @@ use crate::gate::Gate;
 use crate::grpc::{self, Admission, Face, HealthWatch, ServerLimits};
 use crate::integrations::Integrations;
 use crate::keys::{FileKey, KeyProvider, KeysError};
-use crate::lifecycle::{DRAIN_MAX, Ended, FACES_MAX, Stage};
+use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
 use crate::link_pages;
 use crate::links::{LinkSweeper, Links, Parts};
 use crate::outgoing::{Outgoing, OutgoingConfig, OutgoingError};
@@ -226,7 +226,7 @@ impl Bound {
     pub async fn run(self, told: impl Future<Output = ()>) -> Ended {
         let Self { face, running: Running { mut faces, mut actors, tasks, audit }, .. } = self;
         let mut writer = Stage::default();
-        writer.start_actor("audit", audit.run());
+        writer.start_actor("audit", audit.run_until(writer.stop.clone()));
         let why = tokio::select! {
             () = told => Ended::Drained,
             crashed = faces.crashed() => crashed,
@@ -234,13 +234,15 @@ impl Bound {
             crashed = writer.crashed() => crashed,
         };
         let drain = async {
-            // What is in flight gets its time; whoever holds a connection open beyond it is cut off, so
-            // that refreshes still land.
-            let faces = faces.drain_within(FACES_MAX).await;
+            // A connection that says nothing has nothing to lose: only calls in flight are waited for.
+            let answered = async {
+                face.admission.drained().await;
+                tasks.drain().await;
+                tokio::time::sleep(LINGER).await;
+            };
+            let faces = faces.drain_while(answered).await;
             tasks.drain().await;
             let actors = actors.drain().await;
-            // The last handles of the audit go with the use cases; its writer ends when none is left.
-            drop(face);
             faces.and(actors).and(writer.drain().await)
         };
         let Ok(drained) = tokio::time::timeout(DRAIN_MAX, drain).await else {
@@ -258,3 +260,6 @@ async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, BuildError
 fn failed(place: String) -> impl FnOnce(std::io::Error) -> BuildError {
     |source| BuildError::Bind { place, source }
 }
+
+/// For the last answers to reach those who wait for them.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(500);

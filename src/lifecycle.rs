@@ -3,8 +3,9 @@
 //! # Invariants
 //!
 //! 1. A component that ends before it was told to is a crash: everything drains, the exit code is 1.
-//! 2. Order of the drain: faces finish what is in flight within [`FACES_MAX`], then owned tasks land, then
-//!    actors; all together within [`DRAIN_MAX`].
+//! 2. Order of the drain: faces finish what is in flight, then owned tasks land, then actors; faces have
+//!    [`FACES_MAX`], so that a caller cannot keep a grant from landing, and all together [`DRAIN_MAX`].
+//!    A call cut off is no crash: what it began goes on in tasks of ours.
 
 use std::future::Future;
 use std::time::Duration;
@@ -58,17 +59,6 @@ impl Stage {
         Ended::Crashed
     }
 
-    /// Like [`drain`](Self::drain), but what has not ended in time is cut off, which is no crash: a peer may
-    /// hold a connection open for as long as it likes.
-    pub async fn drain_within(&mut self, time: Duration) -> Ended {
-        let Ok(ended) = tokio::time::timeout(time, self.drain()).await else {
-            tracing::warn!(components = self.running.len(), "cut off connections that were held open");
-            self.running.shutdown().await;
-            return Ended::Drained;
-        };
-        ended
-    }
-
     /// Tells all to stop and waits for them. A failure on the way out is a crash too.
     pub async fn drain(&mut self) -> Ended {
         self.stop.cancel();
@@ -86,6 +76,23 @@ impl Stage {
                 }
             }
         }
+        ended
+    }
+
+    /// As [`drain`](Self::drain), but lets go of what is still connected once `needed` has resolved.
+    pub async fn drain_while(&mut self, needed: impl Future<Output = ()>) -> Ended {
+        let drained = tokio::time::timeout(FACES_MAX, async {
+            tokio::select! {
+                biased;
+                ended = self.drain() => ended,
+                () = needed => Ended::Drained,
+            }
+        });
+        let ended = drained.await.unwrap_or_else(|_| {
+            tracing::warn!("calls in flight took longer than the drain may; they are cut off");
+            Ended::Drained
+        });
+        self.running.abort_all();
         ended
     }
 }
@@ -111,10 +118,10 @@ pub async fn told_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
-/// A release waits 10 s at most; longer calls, watches and silent connections are cut off.
-pub const FACES_MAX: Duration = Duration::from_secs(12);
 /// Orchestrators kill after 30 s by default; what has not landed by then has had its chance.
 pub const DRAIN_MAX: Duration = Duration::from_secs(25);
+/// Leaves what Entra may take (10 s), and time to write it down.
+const FACES_MAX: Duration = Duration::from_secs(13);
 
 #[cfg(test)]
 mod tests {
@@ -134,6 +141,24 @@ mod tests {
         let stop = stage.stop.clone();
         stage.start_actor("patient", async move { stop.cancelled().await });
         assert_eq!(stage.drain().await, Ended::Drained);
+    }
+
+    #[tokio::test]
+    async fn f24_who_only_stays_connected_is_not_waited_for() {
+        let mut stage = Stage::default();
+        stage.start_actor("stubborn", std::future::pending());
+        assert_eq!(stage.drain_while(async {}).await, Ended::Drained);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f24_calls_that_never_end_are_cut_off_in_time_for_the_rest() {
+        let mut stage = Stage::default();
+        stage.start_actor("stubborn", std::future::pending());
+        let drain = stage.drain_while(std::future::pending());
+        assert_eq!(
+            tokio::time::timeout(DRAIN_MAX / 2 + Duration::from_secs(1), drain).await,
+            Ok(Ended::Drained)
+        );
     }
 
     #[tokio::test]

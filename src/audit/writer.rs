@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::open::Log;
 use super::{AuditError, Demand, Health, QUEUE_LEN};
@@ -52,10 +53,23 @@ impl AuditWriter {
 
     /// Runs until every handle is dropped and everything queued is written.
     pub async fn run(self) {
+        self.run_until(CancellationToken::new()).await;
+    }
+
+    /// The same, or until told to stop: what is queued by then is written, what comes later refused.
+    pub async fn run_until(self, stop: CancellationToken) {
         let Self { mut sink, mut queued, health } = self;
         loop {
             let mut batch = Vec::new();
-            if queued.recv_many(&mut batch, QUEUE_LEN).await == 0 {
+            let taken = tokio::select! {
+                biased;
+                () = stop.cancelled(), if !queued.is_closed() => {
+                    queued.close();
+                    continue;
+                }
+                taken = queued.recv_many(&mut batch, QUEUE_LEN) => taken,
+            };
+            if taken == 0 {
                 return;
             }
             health.begin();

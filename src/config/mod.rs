@@ -140,6 +140,10 @@ impl raw::Sections {
             .map(|tick| RefreshConfig { concurrency: self.refresh.concurrency.get(), tick });
         let connection_age_max =
             problems.check("limits.connection_age", positive(self.limits.connection_age));
+        let in_flight_max = self.limits.in_flight.get();
+        if IN_FLIGHT_MAX < in_flight_max {
+            problems.add("limits.in_flight", format!("is at most {IN_FLIGHT_MAX}"));
+        }
         let policy = problems.read_policy(base, &self.policy.file);
         Some(Config {
             sockets,
@@ -154,7 +158,7 @@ impl raw::Sections {
             ca_pem,
             refresh: refresh?,
             audit: AuditConfig { path: base.join(&self.audit.path), sync: self.audit.sync.into() },
-            in_flight_max: self.limits.in_flight.get(),
+            in_flight_max,
             connection_age_max: connection_age_max?,
             policy: policy?,
         })
@@ -289,6 +293,9 @@ fn positive(value: SignedDuration) -> Result<Duration, &'static str> {
         _ => Err("must be a positive time such as \"10m\""),
     }
 }
+
+/// Far more than one process can serve.
+const IN_FLIGHT_MAX: usize = 1_000_000;
 
 #[cfg(test)]
 mod tests;

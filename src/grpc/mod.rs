@@ -45,16 +45,28 @@ pub struct Face {
 
 /// How many calls may be in flight in this process, whichever connection they came by.
 #[derive(Clone)]
-pub struct Admission(Arc<Semaphore>);
+pub struct Admission {
+    places: Arc<Semaphore>,
+    in_flight_max: usize,
+}
 
 impl Admission {
     pub fn new(in_flight_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(in_flight_max)))
+        Self { places: Arc::new(Semaphore::new(in_flight_max)), in_flight_max }
+    }
+
+    /// Waits until no call is in flight; from now on none is admitted.
+    pub async fn drained(&self) {
+        let all = u32::try_from(self.in_flight_max).unwrap_or(u32::MAX);
+        match self.places.acquire_many(all).await {
+            Ok(places) => places.forget(),
+            Err(_) => unreachable!("nobody closes the semaphore"),
+        }
     }
 
     /// A place among the calls in flight, or a refusal at once: a queue would only grow (P8).
     fn enter(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        self.0.clone().try_acquire_owned().map_err(|_| {
+        self.places.clone().try_acquire_owned().map_err(|_| {
             Problem::new(Reason::RateLimited, "too many calls are in flight").retry_after(SHED_RETRY).into()
         })
     }

@@ -95,7 +95,9 @@ pub(super) fn problem(problem: PageProblem) -> Markup {
             "Wait a minute, then go back to where you began: it shows how far the link came.",
         ),
     };
-    page("Not connected", &html! { p.bad role="alert" { (what) } p { (then) } })
+    // Whoever reloads the last page comes here too, with all done.
+    let title = if problem == PageProblem::Used { "Nothing more to do here" } else { "Not connected" };
+    page(title, &html! { p.bad role="alert" { (what) } p { (then) } })
 }
 
 fn page(title: &str, body: &Markup) -> Markup {

@@ -144,21 +144,19 @@ impl Store {
             .await
     }
 
-    /// A confirmed link, its connection, and other links that end: all of them or none.
+    /// A confirmed link and its connection: both or none.
     pub async fn connect(
         &self,
         expected_version: i64,
         link: LinkRow,
         write: ConnectionWrite,
-        also_end: Vec<LinkWrite>,
     ) -> Result<Cas, StoreError> {
         assert!(write.live, "a connected link makes a live connection");
         write.assert_grows();
         self.sqlite
             .swap("connect a link", move |at| {
                 let linked = links::replace(at.tx, expected_version, &link)?;
-                let committed = connections::commit(at.tx, &write)?;
-                Ok(linked.and(committed).and(links::replace_all(at.tx, &also_end)?))
+                Ok(linked.and(connections::commit(at.tx, &write)?))
             })
             .await
     }

@@ -304,7 +304,7 @@ async fn f17_f18_files_that_are_half_written_or_do_not_match_keep_the_old_ones_i
         given.write(name, &good);
     }
     std::fs::remove_file(given.path("tls.key")).unwrap();
-    assert!(matches!(given.reloader.reload_now().await, Err(TlsError::Read { .. })));
+    assert!(matches!(given.reloader.reload_now().await, Err(TlsError::Secret(_))));
     assert!(given.ask_once(given.client_config(Some(&client))).await.is_ok());
 }
 

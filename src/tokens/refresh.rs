@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::metrics::Outcome;
 use super::setback::Setback;
-use super::slot::Slots;
+use super::slot::{Slots, token_of};
 use super::{Metrics, Used, not_linked};
 use crate::accounts::{Accounts, PROBE_EVERY};
 use crate::clock::{Clock, later};
@@ -71,7 +71,7 @@ impl Refresh {
     pub(super) async fn on_demand(&self, key: &ConnectionKey, want: Want) {
         // Held, so that the slot is not forgotten meanwhile: what it knows of newer generations is what
         // keeps an older row from being published.
-        let _slot = self.slots.slot(key);
+        let slot = self.slots.slot(key);
         loop {
             match self.look(key, &want).await {
                 Ok(true) => return,
@@ -79,13 +79,18 @@ impl Refresh {
                 Err(error) => return self.tell(key, error.problem(), RETRY_STORE),
             }
             match self.vault.claim(key).await {
+                Ok(Claimed::Won(lease)) if self.is_answered_by(&lease, &want).await => return,
                 Ok(Claimed::Won(lease)) => return self.leased(*lease).await,
                 Ok(Claimed::Absent) => return self.tell(key, not_linked(key), Duration::ZERO),
                 Ok(Claimed::Paused { until, failure }) => {
                     return self.tell_pause(key, until, failure.as_ref());
                 }
                 // Another replica refreshes: its commit is what we look for.
-                Ok(Claimed::Leased) => self.clock.sleep(POLL).await,
+                // Or a look of ours at what is due, which gives the lease back.
+                Ok(Claimed::Leased) => tokio::select! {
+                    () = self.clock.sleep(POLL) => {}
+                    () = slot.lease_returned() => {}
+                },
                 Err(error) => return self.tell(key, error.problem(), RETRY_STORE),
             }
         }
@@ -131,13 +136,42 @@ impl Refresh {
             }
             Connection::Live(_) => self.learn(key, opened.generation, &opened.connection),
         }
+        Ok(self.settle_if_answered(key, want))
+    }
+
+    /// Another refresh may have landed between our look and our claim: the row of the lease decides, or
+    /// one expiry would cost two requests (P5).
+    async fn is_answered_by(&self, lease: &Lease, want: &Want) -> bool {
+        let Lease { hold, live } = lease;
+        let token = token_of(live, hold.generation, self.clock.now());
+        self.slots.slot(&hold.key).learn(hold.generation, token);
+        if !self.settle_if_answered(&hold.key, want) {
+            return false;
+        }
+        self.give_back(hold).await;
+        true
+    }
+
+    /// Gives a lease back unspent, so that the next one need not wait for its end.
+    pub(super) async fn give_back(&self, hold: &Hold) {
+        if let Err(error) = self.vault.release(hold).await {
+            tracing::warn!(
+                connection.key = %hold.key, error = &error as &dyn std::error::Error,
+                "a lease was not given back; it runs out by itself"
+            );
+        }
+        self.slots.slot(&hold.key).return_lease();
+    }
+
+    /// Wakes who waits if what is known now is what is wanted.
+    fn settle_if_answered(&self, key: &ConnectionKey, want: &Want) -> bool {
         let slot = self.slots.slot(key);
         let refused = want.rejected.as_ref().is_some_and(|fingerprint| slot.holds(fingerprint));
         let is_answered = !refused && slot.answers(want.min_ttl, self.clock.now());
         if is_answered {
             slot.settle();
         }
-        Ok(is_answered)
+        is_answered
     }
 
     /// Chooses the credential, spends the grant, judges the answer.

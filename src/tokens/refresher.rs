@@ -150,11 +150,15 @@ impl Refresher {
         };
         let key = self.keys_of_tasks.remove(&id);
         for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {
+            let refresh = self.refresh.clone();
             if self.running_keys.contains(&lease.hold.key) {
-                // One that still fights for its commit; this lease runs out by itself.
+                // Somebody asked for it meanwhile; two at once would spend one grant twice (P5).
+                self.running.spawn(async move {
+                    refresh.give_back(&lease.hold).await;
+                    Vec::new()
+                });
                 continue;
             }
-            let refresh = self.refresh.clone();
             self.start(lease.hold.key.clone(), async move { refresh.leased(lease).await });
         }
         let Some(key) = key else {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::Token;
 use crate::clock::{Moment, Validity};
@@ -26,6 +26,8 @@ pub(super) struct Slot {
     /// The generation whose first release was told to the refresher.
     used: AtomicI64,
     forced: Mutex<Option<Duration>>,
+    /// Tells whoever waits for a lease of this process that it is free again.
+    returned: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,7 +85,12 @@ impl Slots {
 
 impl Default for Slot {
     fn default() -> Self {
-        Self { state: watch::Sender::default(), used: AtomicI64::new(i64::MIN), forced: Mutex::default() }
+        Self {
+            state: watch::Sender::default(),
+            used: AtomicI64::new(i64::MIN),
+            forced: Mutex::default(),
+            returned: Notify::new(),
+        }
     }
 }
 
@@ -155,6 +162,14 @@ impl Slot {
             state.attempts += 1;
             state.problem = Some(Obstacle { problem, until });
         });
+    }
+
+    pub(super) fn return_lease(&self) {
+        self.returned.notify_one();
+    }
+
+    pub(super) async fn lease_returned(&self) {
+        self.returned.notified().await;
     }
 
     /// Whether a forced refresh may be asked for now; if so, notes that it was.

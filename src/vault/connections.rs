@@ -180,6 +180,11 @@ impl Vault {
         Ok(())
     }
 
+    /// Gives a lease back unspent.
+    pub async fn release(&self, hold: &Hold) -> Result<(), VaultError> {
+        Ok(self.store.release_lease(&hold.key, hold.fence).await?)
+    }
+
     /// Brings refreshes forward: connections that are used get their next one at half life.
     pub async fn pull_refresh(
         &self,
@@ -229,7 +234,7 @@ impl Vault {
             let tombstone = Connection::Ended(Ended { at: standing.store_now, identity: standing.identity });
             let write = self.write(key, (standing.generation, standing.store_now), &tombstone, None);
             let generation = write.generation;
-            let ended = self.ended_links(&key.account, Some(&key.role), None, DISCONNECTED).await?;
+            let ended = self.ended_links(&key.account, Some(&key.role), DISCONNECTED).await?;
             if let Cas::Won = self.store.disconnect(write, ended).await? {
                 self.forget_old_pages().await;
                 return Ok(Some((generation, identity)));
@@ -248,8 +253,9 @@ impl Vault {
         }
     }
 
-    /// Makes the connection of a verified link: the grant moves from the link to the connection, the
-    /// link's secrets are wiped, other open links of the role end; all or nothing.
+    /// Makes the connection of a verified link: the grant moves from the link to the connection and the
+    /// link's secrets are wiped, all or nothing. Other links of the role stay open: whoever confirms one
+    /// of them is shown first whom it would replace now.
     pub async fn connect(
         &self,
         (link, version): (&Link, i64),
@@ -260,11 +266,8 @@ impl Vault {
         let from = (standing.generation, now);
         let write = self.write(&link.key, from, connection, Some(make_keep_alive_at(now)));
         let generation = write.generation;
-        let others = self
-            .ended_links(&link.key.account, Some(&link.key.role), Some(&link.id), "replaced by a newer link")
-            .await?;
         let row = self.link_row(link, version + 1);
-        match self.store.connect(version, row, write, others).await? {
+        match self.store.connect(version, row, write).await? {
             Cas::Won => Ok(generation),
             Cas::Lost => Err(VaultError::Changed(link.key.to_string())),
         }

@@ -126,7 +126,7 @@ impl Vault {
         because: &str,
     ) -> Result<(), VaultError> {
         for _ in 0..END_ROUNDS_MAX {
-            let ended = self.ended_links(account, role, None, because).await?;
+            let ended = self.ended_links(account, role, because).await?;
             if ended.is_empty() {
                 return Ok(());
             }
@@ -158,19 +158,15 @@ impl Vault {
         Ok(self.store.delete_links(before).await?)
     }
 
-    /// The open links of a role (or all), except one, as rows that end them.
+    /// The open links of a role (or all), as rows that end them.
     pub(super) async fn ended_links(
         &self,
         account: &AccountId,
         role: Option<&Role>,
-        except: Option<&LinkId>,
         because: &str,
     ) -> Result<Vec<(i64, LinkRow)>, VaultError> {
         let mut ended = Vec::new();
         for row in self.store.open_links(account, role).await? {
-            if Some(&row.id) == except {
-                continue;
-            }
             ended.push((row.version, self.ended(&row, because)));
         }
         Ok(ended)

@@ -65,32 +65,27 @@ pub(super) async fn expired_links_are_deleted(store: &Store) -> Result<(), Store
 
 pub(super) async fn a_link_connects_with_all_that_belongs_to_it(store: &Store) -> Result<(), StoreError> {
     store.insert_link(link("held", 1)).await?;
-    store.insert_link(link("rival", 4)).await?;
-    let (connected, ended) = (closed("held", 2), closed("rival", 5));
+    let connected = closed("held", 2);
 
-    won(store.connect(1, connected.clone(), write("acme", None, 1), vec![(4, ended.clone())]).await?);
+    won(store.connect(1, connected.clone(), write("acme", None, 1)).await?);
 
     assert_eq!(store.link(&connected.id).await?.row, Some(connected));
-    assert_eq!(store.link(&ended.id).await?.row, Some(ended));
     assert!(load(store, "acme").await?.live);
     Ok(())
 }
 
 pub(super) async fn a_lost_swap_connects_nothing(store: &Store) -> Result<(), StoreError> {
-    let (held, rival) = (link("held", 1), link("rival", 4));
+    let held = link("held", 1);
     store.insert_link(held.clone()).await?;
-    store.insert_link(rival.clone()).await?;
     won(store.commit(write("acme", None, 10)).await?);
     let before = load(store, "acme").await?;
 
-    for (link_version, generation, rival_version) in [(9, 10, 4), (1, 9, 4), (1, 10, 9)] {
-        let also_end = vec![(rival_version, closed("rival", 5))];
+    for (link_version, generation) in [(9, 10), (1, 9)] {
         let write = write("acme", Some(generation), 11);
-        assert_eq!(store.connect(link_version, closed("held", 2), write, also_end).await?, Cas::Lost);
+        assert_eq!(store.connect(link_version, closed("held", 2), write).await?, Cas::Lost);
     }
 
     assert_eq!(store.link(&held.id).await?.row, Some(held));
-    assert_eq!(store.link(&rival.id).await?.row, Some(rival));
     assert_eq!(load(store, "acme").await?, before);
     Ok(())
 }

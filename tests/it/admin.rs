@@ -1,0 +1,72 @@
+//! Probes and metrics, and the end of a process.
+
+use std::time::Duration;
+
+use azdo_broker::lifecycle::Ended;
+use azure_emulator::Fault;
+
+use crate::support::{Browser, Page, TestApp};
+
+async fn get(app: &TestApp, path: &str) -> Page {
+    Browser::new().get(&format!("http://localhost:{}{path}", app.admin.port())).await
+}
+
+#[tokio::test]
+async fn the_probes_say_that_it_lives_and_is_ready() {
+    let app = TestApp::empty().await;
+    assert_eq!((get(&app, "/livez").await.status, get(&app, "/readyz").await.status), (200, 200));
+    assert_eq!(get(&app, "/").await.status, 404);
+}
+
+/// Design 6.20: counts, and no name of anybody.
+#[tokio::test]
+async fn a15_metrics_count_and_name_nobody() {
+    let app = TestApp::linked().await;
+    app.advance(Duration::from_hours(2));
+    let token = app.job_runner().await.token().await.unwrap();
+
+    let metrics = get(&app, "/metrics").await;
+
+    assert_eq!(metrics.status, 200);
+    assert!(
+        metrics.body.contains("azdo_broker_refreshes_total{outcome=\"Committed\"} 1"),
+        "{}",
+        metrics.body
+    );
+    for name in ["acme", "contoso", "svc", "service_user", token.token_fingerprint.as_str()] {
+        assert!(!metrics.body.contains(name), "{name}");
+    }
+}
+
+/// A15: they are on listeners of their own, and the pages are not among them.
+#[tokio::test]
+async fn a15_probes_and_pages_are_not_on_each_others_listeners() {
+    let app = TestApp::empty().await;
+    let at_links = format!("http://localhost:{}", app.links.port());
+    for path in ["/metrics", "/readyz", "/livez"] {
+        assert_eq!(Browser::new().get(&format!("{at_links}{path}")).await.status, 404);
+    }
+    assert_eq!(get(&app, "/link/x").await.status, 404);
+}
+
+/// P4: whoever is told to stop lands what is under way.
+#[tokio::test]
+async fn a_refresh_in_flight_lands_before_the_process_ends() {
+    let mut app = TestApp::linked().await;
+    let before = app.operator().await.connection().await.unwrap().generation;
+    app.advance(Duration::from_hours(2));
+    app.fault(Fault::EntraHold { count: None });
+    let job = app.job_runner().await;
+    let asked = tokio::spawn(async move { job.token().await });
+    app.emulator.wait_held(1).await;
+
+    app.tell_to_stop();
+    app.emulator.release_held();
+
+    assert_eq!(app.ended().await, Ended::Drained);
+    assert!(asked.await.unwrap().is_ok());
+    app.start_again().await;
+    assert!(before < app.operator().await.connection().await.unwrap().generation);
+    app.job_runner().await.token().await.unwrap();
+    assert_eq!(app.refreshes().len(), 1);
+}

@@ -1,0 +1,22 @@
+//! The broker as its callers and browsers meet it: `app::build` against the emulator, over real
+//! sockets, mTLS and pages. One file per part of the surface; one clock for broker and emulator.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod support;
+
+mod admin;
+mod connections;
+mod disconnect;
+mod git_credential;
+mod integrations;
+mod link_begin;
+mod link_confirm;
+mod link_refusals;
+mod link_verify;
+mod pages;
+mod policy;
+mod reflection_health;
+mod refresh;
+mod release;
+mod repos;

@@ -1,0 +1,192 @@
+//! A running broker, built as production builds it, with the emulator it talks to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use azdo_broker::app;
+use azdo_broker::clock::Clock as _;
+use azdo_broker::config::Config;
+use azdo_broker::lifecycle::Ended;
+use azdo_broker::testing::ManualClock;
+use azure_emulator::{Change, Emulator, Fault, Options, TokenRequest, World};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{Client, Files};
+
+/// Dropping it stops broker and emulator.
+pub(crate) struct TestApp {
+    pub(crate) emulator: Emulator,
+    pub(crate) files: Files,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) links: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    clock: Arc<ManualClock>,
+    stop: Option<DropGuard>,
+    ended: JoinHandle<Ended>,
+}
+
+impl TestApp {
+    /// A broker with an empty store.
+    pub(crate) async fn empty() -> Self {
+        Self::empty_in(World::example()).await
+    }
+
+    async fn empty_in(world: World) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let options = Options { clock_start: Some(clock.now().wall), world, ..Options::default() };
+        let emulator = Emulator::start(options).await.unwrap();
+        let files = Files::make(&emulator);
+        let (bound, stop, ended) = serve(&files, &clock).await;
+        let Addresses { tcp, links, admin } = bound;
+        Self { emulator, files, tcp, links, admin, clock, stop: Some(stop), ended }
+    }
+
+    /// A broker in which `acme` is registered.
+    pub(crate) async fn start() -> Self {
+        let app = Self::empty().await;
+        app.operator().await.put(app.registration()).await.unwrap();
+        app
+    }
+
+    /// A broker in which `acme` is registered and its service user linked.
+    pub(crate) async fn linked() -> Self {
+        let app = Self::start().await;
+        app.link("svc@contoso.com").await;
+        app
+    }
+
+    /// The same in a world other than the example.
+    pub(crate) async fn linked_in(world: World) -> Self {
+        let app = Self::empty_in(world).await;
+        app.operator().await.put(app.registration()).await.unwrap();
+        app.link("svc@contoso.com").await;
+        app
+    }
+
+    /// Ends the broker as SIGTERM does and starts another one on the same files.
+    pub(crate) async fn restart(&mut self) {
+        self.tell_to_stop();
+        assert_eq!(self.ended().await, Ended::Drained);
+        self.start_again().await;
+    }
+
+    pub(crate) fn tell_to_stop(&mut self) {
+        self.stop = None;
+    }
+
+    /// How the broker ended that was told to.
+    pub(crate) async fn ended(&mut self) -> Ended {
+        tokio::time::timeout(PATIENCE, &mut self.ended).await.unwrap().unwrap()
+    }
+
+    /// Another broker on the files of one that ended; its pages are where they were.
+    pub(crate) async fn start_again(&mut self) {
+        self.files.write_config(&self.emulator, self.links.port());
+        let (bound, stop, ended) = serve(&self.files, &self.clock).await;
+        (self.tcp, self.links, self.admin) = (bound.tcp, bound.links, bound.admin);
+        (self.stop, self.ended) = (Some(stop), ended);
+    }
+
+    /// Moves the one clock of broker and emulator.
+    pub(crate) fn advance(&self, by: Duration) {
+        self.emulator.advance(by);
+        self.clock.advance(by);
+    }
+
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.emulator.fault(fault);
+    }
+
+    pub(crate) fn change(&self, change: Change) {
+        self.emulator.change(change).unwrap();
+    }
+
+    /// Changes the broker's database behind its back, as whoever holds the file can.
+    pub(crate) fn edit_store(&self, sql: &str, key: &str) {
+        let store = rusqlite::Connection::open(self.files.path("azdo-broker.db")).unwrap();
+        store.busy_timeout(PATIENCE).unwrap();
+        assert_eq!(store.execute(sql, [key]).unwrap(), 1, "{sql}");
+    }
+
+    /// Refreshes the emulator was asked for.
+    pub(crate) fn refreshes(&self) -> Vec<TokenRequest> {
+        let requests = self.emulator.token_requests().into_iter();
+        requests.filter(|request| request.grant_type == "refresh_token").collect()
+    }
+
+    /// Codes the emulator was asked to exchange.
+    pub(crate) fn exchanges(&self) -> Vec<TokenRequest> {
+        let requests = self.emulator.token_requests().into_iter();
+        requests.filter(|request| request.grant_type == "authorization_code").collect()
+    }
+
+    /// How many requests came for Azure DevOps.
+    pub(crate) fn devops_requests(&self) -> usize {
+        self.emulator.requests().iter().filter(|request| request.host == "dev.azure.com").count()
+    }
+
+    /// Lines of the audit that say a token was released.
+    pub(crate) fn released(&self) -> Vec<serde_json::Value> {
+        let lines = self.files.audit().into_iter();
+        lines.filter(|line| line["outcome"]["result"] == "released").collect()
+    }
+
+    /// Through `operator.sock`: may do everything for `acme` and `globex`.
+    pub(crate) async fn operator(&self) -> Client {
+        Client::over_socket(&self.files.path("operator.sock")).await
+    }
+
+    /// Through `job-runner.sock`: may have tokens, git and lists of `acme`.
+    pub(crate) async fn job_runner(&self) -> Client {
+        Client::over_socket(&self.files.path("job-runner.sock")).await
+    }
+
+    /// Over mTLS, as the workload of this SPIFFE id.
+    pub(crate) async fn over_tls(&self, spiffe_id: &str) -> Client {
+        Client::over_tls(self.tcp, self.files.tls_of(Some(spiffe_id))).await.unwrap()
+    }
+
+    /// Lets the refresher look what is due until the answer is yes.
+    ///
+    /// All ticks together are shorter than a lease: time that ran ahead of what is in flight would
+    /// take the lease from it, which no real clock does.
+    pub(crate) async fn tick_until(&self, mut is_so: impl FnMut() -> bool) {
+        let asking = async {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            let mut look = 0;
+            while !is_so() {
+                if TICK_AT_LOOKS.contains(&look) {
+                    self.advance(TICK);
+                }
+                look += 1;
+                looks.tick().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await.unwrap();
+    }
+}
+
+struct Addresses {
+    tcp: SocketAddr,
+    links: SocketAddr,
+    admin: SocketAddr,
+}
+
+async fn serve(files: &Files, clock: &Arc<ManualClock>) -> (Addresses, DropGuard, JoinHandle<Ended>) {
+    let config = Config::read(&files.config()).unwrap();
+    let bound = app::build(config, clock.clone()).await.unwrap();
+    let addresses = Addresses { tcp: bound.tcp.unwrap(), links: bound.links, admin: bound.admin };
+    let stop = CancellationToken::new();
+    let ended = tokio::spawn(bound.run(stop.clone().cancelled_owned()));
+    (addresses, stop.drop_guard(), ended)
+}
+
+/// No value a test waits for takes this long, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// A little more than how often the refresher asks what is due.
+const TICK: Duration = Duration::from_secs(3);
+/// What is due may become so a moment after the first tick: a use is written down off the path.
+const TICK_AT_LOOKS: [u32; 4] = [0, 50, 200, 800];

@@ -1,0 +1,171 @@
+//! A52: real git over the job runner's socket, beside a helper that would write tokens down.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use azure_emulator::{Options, World};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::support::{ACCOUNT, AZDO_BROKER, Given, Ran, run, tool};
+
+const ANALYTICS: &str = "https://dev.azure.com/contoso/Data%20Platform/_git/analytics";
+const OTHER_ORGANIZATION: &str = "northwind";
+
+#[tokio::test]
+async fn a52_a_clone_beside_a_storing_helper_leaves_no_token_on_disk() {
+    let job = Job::ready().await;
+    job.git(&["config", "--global", "credential.helper", "store"]).await.done();
+    job.set_up().await;
+
+    for (url, folder) in [
+        (ANALYTICS, "clone"),
+        ("https://someone@dev.azure.com/contoso/Data%20Platform/_git/analytics", "by-user"),
+        ("https://contoso.visualstudio.com/Data%20Platform/_git/analytics", "old-host"),
+    ] {
+        job.git(&["clone", "--quiet", url, folder]).await.done();
+        assert!(job.home.path().join(folder).join("models/orders.sql").exists());
+    }
+    job.git(&["-C", "clone", "fetch", "--quiet"]).await.done();
+
+    let tokens = job.given.emulator.token_requests().into_iter().filter_map(|request| request.access_token);
+    let tokens: Vec<_> = tokens.collect();
+    assert_eq!(tokens.len(), 1, "one token for all of it");
+    assert!(!job.home.path().join(".git-credentials").exists(), "the storing helper was told");
+    assert!(!holds(job.home.path(), &tokens[0]), "the token is on disk");
+    std::fs::write(job.home.path().join("clone/canary"), format!("x{}x", tokens[0])).unwrap();
+    assert!(holds(job.home.path(), &tokens[0]), "the search would find nothing");
+}
+
+#[tokio::test]
+async fn what_the_service_user_may_not_read_and_other_organizations_are_not_cloned() {
+    let job = Job::ready().await;
+    job.set_up().await;
+    let denied = job.git(&["clone", &ANALYTICS.replace("analytics", "secret"), "denied"]).await;
+    assert!(denied.refused(128).contains("not found"));
+    let foreign = job.git(&["clone", &ANALYTICS.replace("contoso", OTHER_ORGANIZATION), "foreign"]).await;
+    let told = foreign.refused(128);
+    assert!(told.contains("organization"), "{told}");
+    assert!(!job.home.path().join("denied").exists() && !job.home.path().join("foreign").exists());
+}
+
+/// The worst set-up: our helper asked for every host, with the path.
+#[tokio::test]
+async fn a52_a_hostile_submodule_is_sent_no_credential() {
+    let job = Job::ready().await;
+    job.set_up().await;
+    job.git(&["config", "--global", "--add", "credential.helper", "azdo-broker"]).await.done();
+    job.git(&["config", "--global", "credential.useHttpPath", "true"]).await.done();
+    let evil = Evil::listens().await;
+    job.push_a_submodule_at(&format!("http://127.0.0.1:{}/contoso/p/_git/r", evil.port)).await;
+    let released = job.released();
+
+    let cloned = job.git(&["clone", "--recurse-submodules", ANALYTICS, "caught"]).await;
+
+    cloned.refused(1);
+    let heard = evil.heard.lock().unwrap().to_lowercase();
+    assert!(heard.contains("get /contoso/p/_git/r/info/refs"), "nobody came to the listener: {heard}");
+    assert!(!heard.contains("authorization:"), "{heard}");
+    assert_eq!(job.released(), released + 1, "a credential was released for more than the repository");
+    assert!(job.home.path().join("caught/README.md").exists());
+}
+
+/// A job's machine: a home, git, and the way to the emulator.
+struct Job {
+    given: Given,
+    home: tempfile::TempDir,
+}
+
+impl Job {
+    async fn ready() -> Self {
+        // A second organization of the same directory, of which the service user is a member too.
+        let mut world = World::example();
+        let mut other = world.organizations[0].clone();
+        OTHER_ORGANIZATION.clone_into(&mut other.name);
+        world.organizations.push(other);
+        let given = Given::with(Options { world, ..Options::default() }).await;
+        given.link().await;
+        let job = Self { given, home: tempfile::tempdir().unwrap() };
+        let ca = job.given.home.path("emulator-ca.pem").display().to_string();
+        let proxy = job.given.emulator.proxy_url();
+        for host in ["https://dev.azure.com", "https://contoso.visualstudio.com"] {
+            job.git(&["config", "--global", &format!("http.{host}.proxy"), &proxy]).await.done();
+            job.git(&["config", "--global", &format!("http.{host}.sslCAInfo"), &ca]).await.done();
+        }
+        job
+    }
+
+    async fn git(&self, args: &[&str]) -> Ran {
+        run(tool("git", self.home.path()).args(args)).await
+    }
+
+    /// `azdo-broker git-setup` writes all that git needs to know.
+    async fn set_up(&self) {
+        let address = self.given.home.address("job-runner");
+        let mut setup = tool(AZDO_BROKER, self.home.path());
+        setup.args(["git-setup", "--global", "--account", ACCOUNT, "--address", &address]);
+        run(&mut setup).await.done();
+    }
+
+    async fn push_a_submodule_at(&self, url: &str) {
+        self.git(&["clone", "--quiet", ANALYTICS, "author"]).await.done();
+        let modules = format!("[submodule \"evil\"]\n\tpath = evil\n\turl = {url}\n");
+        std::fs::write(self.home.path().join("author/.gitmodules"), modules).unwrap();
+        let link = format!("160000,{},evil", "1".repeat(40));
+        let steps: [&[&str]; 4] = [
+            &["add", ".gitmodules"],
+            &["update-index", "--add", "--cacheinfo", &link],
+            &["-c", "user.name=M", "-c", "user.email=m@evil.test", "commit", "--quiet", "-m", "A trap"],
+            &["push", "--quiet"],
+        ];
+        for step in steps {
+            self.git(&[&["-C", "author"], step].concat()).await.done();
+        }
+    }
+
+    /// How many git credentials were released so far.
+    fn released(&self) -> usize {
+        let audit = String::from_utf8(self.given.home.read("audit.jsonl")).unwrap();
+        let lines = audit.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines
+            .filter(|line| line["act"] == "GetGitCredential" && line.to_string().contains("released"))
+            .count()
+    }
+}
+
+/// A git server that wants to know who you are.
+struct Evil {
+    port: u16,
+    heard: Arc<Mutex<String>>,
+}
+
+impl Evil {
+    async fn listens() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, heard) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(String::new())));
+        let notes = heard.clone();
+        tokio::spawn(async move {
+            while let Ok((mut caller, _)) = listener.accept().await {
+                let mut request = vec![0; 64 * 1024];
+                let len = caller.read(&mut request).await.unwrap_or(0);
+                notes.lock().unwrap().push_str(&String::from_utf8_lossy(&request[..len]));
+                let answer = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"evil\"\r\n\
+                    WWW-Authenticate: Bearer\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _gone = caller.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { port, heard }
+    }
+}
+
+/// Whether any file below `folder` holds the text.
+fn holds(folder: &Path, text: &str) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|entry| {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            return holds(&entry.path(), text);
+        }
+        let content = std::fs::read(entry.path()).unwrap();
+        content.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}

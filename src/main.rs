@@ -10,7 +10,7 @@ use azdo_broker::clock::SystemClock;
 use azdo_broker::config::Config;
 use azdo_broker::lifecycle::{Ended, told_to_stop};
 use azdo_broker::offline::{self, OfflineError};
-use azdo_broker::{app, cli, process, telemetry};
+use azdo_broker::{app, cli, client, process, telemetry};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -123,7 +123,7 @@ fn serve(config: &std::path::Path, log: LevelFilter) -> ExitCode {
     match ended {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::Crashed) => ExitCode::from(FAILED),
-        Err(error) => fail(&chain(&error), FAILED),
+        Err(error) => fail(&client::chain(&error), FAILED),
     }
 }
 
@@ -144,20 +144,16 @@ fn done(outcome: Result<String, OfflineError>) -> ExitCode {
             let _written = writeln!(std::io::stdout(), "{sentence}");
             ExitCode::SUCCESS
         }
-        Err(error @ (OfflineError::Config(_) | OfflineError::Policy(_))) => fail(&chain(&error), BAD_USAGE),
-        Err(error) => fail(&chain(&error), FAILED),
+        Err(error @ (OfflineError::Config(_) | OfflineError::Policy(_))) => {
+            fail(&client::chain(&error), BAD_USAGE)
+        }
+        Err(error) => fail(&client::chain(&error), FAILED),
     }
 }
 
 fn fail(sentence: &str, code: u8) -> ExitCode {
     let _written = writeln!(std::io::stderr(), "azdo-broker: {sentence}");
     ExitCode::from(code)
-}
-
-/// An error with its causes, one sentence each.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 const THREADS_END_WITHIN: Duration = Duration::from_secs(1);

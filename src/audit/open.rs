@@ -128,7 +128,7 @@ pub(super) fn open(config: &AuditConfig) -> Result<Log, AuditError> {
         log.end_torn_line().map_err(failed)?;
     }
     if is_new && config.sync == Sync::Disk {
-        sync_parent(path).map_err(failed)?;
+        crate::files::sync_parent(path).map_err(failed)?;
     }
     Ok(log)
 }
@@ -151,14 +151,6 @@ fn lock(file: &File, path: &Path) -> Result<(), AuditError> {
         rustix::io::Errno::WOULDBLOCK => AuditError::InUse { path: path.to_owned() },
         other => AuditError::Open { path: path.to_owned(), source: Arc::new(other.into()) },
     })
-}
-
-/// A new file is there after a power loss only if its folder was flushed too.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
 }
 
 /// The audit tells who works with whom.

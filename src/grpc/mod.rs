@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use crate::gate::Asking;
@@ -48,15 +49,18 @@ pub struct Face {
 pub struct Admission {
     places: Arc<Semaphore>,
     in_flight_max: usize,
+    draining: CancellationToken,
 }
 
 impl Admission {
     pub fn new(in_flight_max: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(in_flight_max)), in_flight_max }
+        let places = Arc::new(Semaphore::new(in_flight_max));
+        Self { places, in_flight_max, draining: CancellationToken::new() }
     }
 
     /// Waits until no call is in flight; from now on none is admitted.
     pub async fn drained(&self) {
+        self.draining.cancel();
         let all = u32::try_from(self.in_flight_max).unwrap_or(u32::MAX);
         match self.places.acquire_many(all).await {
             Ok(places) => places.forget(),
@@ -66,6 +70,10 @@ impl Admission {
 
     /// A place among the calls in flight, or a refusal at once: a queue would only grow (P8).
     fn enter(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        if self.draining.is_cancelled() {
+            let detail = "this instance is shutting down";
+            return Err(Problem::new(Reason::ShuttingDown, detail).retry_after(SHED_RETRY).into());
+        }
         self.places.clone().try_acquire_owned().map_err(|_| {
             Problem::new(Reason::RateLimited, "too many calls are in flight").retry_after(SHED_RETRY).into()
         })

@@ -175,11 +175,6 @@ impl Store {
         self.sqlite.write("claim due connections", move |at| leases::claim_due(at, limit, lease)).await
     }
 
-    /// When the next connection is due; may lie in the past.
-    pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.sqlite.read("find the next due connection", |at| leases::next_due(at.tx)).await
-    }
-
     /// The verdict of whoever holds the lease; gives the lease back.
     pub async fn record_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
         self.sqlite.swap("record a failure", move |at| leases::record_failure(at.tx, &verdict)).await

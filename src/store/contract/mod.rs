@@ -47,7 +47,6 @@ async fn what_was_never_written_is_none(store: &Store) -> Result<(), StoreError>
     assert_eq!(store.link(&name("link-1")).await?.row, None);
     assert_eq!(store.link_by_state("state").await?.row, None);
     assert_eq!(store.integration(&name("acme")).await?, None);
-    assert_eq!(store.next_due().await?, None);
     assert!(store.claim_due(10, LEASE).await?.is_empty());
     Ok(())
 }
@@ -136,7 +135,6 @@ async fn a_failure_pauses_until_success_or_mending(store: &Store) -> Result<(), 
     let paused = Claim::Paused { until: retry_at, failure: Some(failure(claimed.store_now)) };
     assert_eq!(store.claim(&key("acme"), LEASE).await?, paused);
     assert!(store.claim_due(10, LEASE).await?.is_empty());
-    assert_eq!(store.next_due().await?, Some(retry_at));
 
     store.clear_pause(&name("other")).await?;
     assert_eq!(store.claim(&key("acme"), LEASE).await?, paused);
@@ -161,7 +159,6 @@ async fn a_tombstone_keeps_its_generation_and_is_not_claimed(store: &Store) -> R
     assert_eq!((row.generation, row.live), (Generation(2), false));
     assert_eq!(store.claim(&key("acme"), LEASE).await?, Claim::Absent(Some(Box::new(row))));
     assert!(store.claim_due(10, LEASE).await?.is_empty());
-    assert_eq!(store.next_due().await?, None);
     assert_eq!(fail(store, &late, late.store_now).await?, Cas::Lost);
     assert_eq!(store.commit(write("acme", Some(1), 3)).await?, Cas::Lost);
     assert_eq!(store.commit(write("acme", None, 3)).await?, Cas::Lost);
@@ -182,7 +179,6 @@ async fn only_what_is_due_is_claimed(store: &Store) -> Result<(), StoreError> {
     let accounts = |claimed: &[Claimed]| -> Vec<String> {
         claimed.iter().map(|claimed| claimed.row.key.account.to_string()).collect()
     };
-    assert_eq!(store.next_due().await?, Some(now - 2 * LEASE));
     let first = store.claim_due(1, LEASE).await?;
     assert_eq!(accounts(&first), ["b"]);
     assert_eq!(first[0].row, load(store, "b").await?);

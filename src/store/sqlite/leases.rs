@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
 use super::At;
@@ -49,11 +48,6 @@ pub(in crate::store) fn claim_due(
     // RETURNING promises no order.
     rows.sort_by_key(|row| row.refresh_at);
     Ok(rows.into_iter().map(|row| Claimed { row, store_now: at.now }).collect())
-}
-
-pub(in crate::store) fn next_due(tx: &Transaction<'_>) -> rusqlite::Result<Option<Timestamp>> {
-    let due: Option<i64> = tx.prepare_cached(NEXT_DUE)?.query_row([], |row| row.get(0))?;
-    Ok(due.map(time))
 }
 
 pub(in crate::store) fn record_failure(tx: &Transaction<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
@@ -103,4 +97,3 @@ pub(in crate::store) const CLAIM_DUE: &str = "
 UPDATE connections SET lease_holder = ?3, lease_until = ?4, fence = fence + 1
 WHERE rowid IN (SELECT rowid FROM connections WHERE live = 1 AND due_at <= ?1 AND fence < 9223372036854775807 ORDER BY due_at LIMIT ?2)
 RETURNING account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence";
-pub(in crate::store) const NEXT_DUE: &str = "SELECT min(due_at) FROM connections WHERE live = 1";

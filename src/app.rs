@@ -222,6 +222,12 @@ impl Listeners {
 }
 
 impl Bound {
+    /// Adds a component that ends although nobody told it to, for tests of what follows.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn add_one_that_crashes(&mut self) {
+        self.running.actors.start_actor("short-lived", std::future::ready(()));
+    }
+
     /// Serves until `told` resolves or a component crashes; then drains, in order and in time.
     pub async fn run(self, told: impl Future<Output = ()>) -> Ended {
         let Self { face, running: Running { mut faces, mut actors, tasks, audit }, .. } = self;

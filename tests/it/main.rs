@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod connections;
+mod crash;
 mod disconnect;
 mod git_credential;
 mod integrations;

@@ -361,3 +361,30 @@ async fn a_panic_in_the_store_does_not_end_it() {
     assert!(task.await.is_err());
     store.probe().await.unwrap();
 }
+
+/// P9: a row that somebody edited fails alone; the others are refreshed as ever.
+#[tokio::test]
+async fn a21_an_edited_column_keeps_no_other_row_from_being_claimed() {
+    for edit in [
+        "failure = CAST(x'ff' AS TEXT)",
+        "role = CAST(x'ff' AS TEXT)",
+        "account = CAST(x'ff' AS TEXT)",
+        "fence = 9223372036854775807",
+    ] {
+        let given = Given::a_store();
+        let store = given.open().await;
+        let due = Some(given.clock.now().wall);
+        for account in ["acme", "edited"] {
+            let key = ConnectionKey { account: account.parse().unwrap(), role: Role::ServiceUser };
+            let write = ConnectionWrite { key, refresh_at: due, ..write(None, 1, b"sealed") };
+            assert_eq!(store.commit(write).await.unwrap(), Cas::Won);
+        }
+        let other = rusqlite::Connection::open(given.path()).unwrap();
+        other.execute(&format!("UPDATE connections SET {edit} WHERE account = 'edited'"), []).unwrap();
+        given.clock.advance(Duration::from_secs(1));
+
+        let claimed = store.claim_due(9, Duration::from_secs(15)).await.unwrap();
+
+        assert!(claimed.iter().any(|claimed| claimed.row.key == key()), "{edit}");
+    }
+}

@@ -215,6 +215,7 @@ impl Refresh {
                 };
                 // The rest of the answer is unusable, but this may be the only grant that still works: it
                 // is kept, and the failure stays one.
+                let setback = Setback { pause: setback.pause.max(RESCUED_PAUSE), ..setback };
                 let refresh_at = later(asked_at, setback.pause);
                 let token = lease.live.token.clone();
                 Ok(Landing { grant: Some(grant), token, refresh_at, accepted: None, setback: Some(setback) })
@@ -320,6 +321,8 @@ fn app<'a>(integration: &'a Integration, credential: &'a ClientCredential) -> Ap
 /// How often a row is looked at whose lease another replica holds (design.md 6.3).
 const POLL: Duration = Duration::from_millis(250);
 pub(super) const RETRY_STORE: Duration = Duration::from_secs(2);
+/// A commit clears the count of failures, so the pace of unusable answers is fixed.
+const RESCUED_PAUSE: Duration = Duration::from_mins(1);
 const RETRY_COMMIT: Duration = Duration::from_millis(200);
 /// Longer outages end with the old grant, which Entra still takes (azure.md 2.2).
 const COMMIT_PATIENCE: Duration = Duration::from_mins(2);

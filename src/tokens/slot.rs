@@ -75,6 +75,12 @@ impl Slots {
         self.by_key.read().expect("no panic while held").get(key).cloned()
     }
 
+    /// As a restart does.
+    #[cfg(test)]
+    pub(super) fn forget_all(&self) {
+        self.by_key.write().expect("no panic while held").clear();
+    }
+
     pub(super) fn forgive(&self, account: &AccountId) {
         let by_key = self.by_key.read().expect("no panic while held");
         for (_, slot) in by_key.iter().filter(|(key, _)| key.account == *account) {

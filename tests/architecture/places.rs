@@ -21,7 +21,8 @@ const MAY_EXPOSE: &[&str] = &[
     "src/entra/id_token/tests.rs",
     "src/entra/token/tests.rs",
     "src/testing/entra.rs",
-    "src/tokens/tests.rs",
+    "src/tokens/tests/given.rs",
+    "src/tokens/tests/mod.rs",
 ];
 
 /// What the standard library and tokio offer everybody, and the house to a few.

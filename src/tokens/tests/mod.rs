@@ -1,5 +1,7 @@
 //! The refresher over a real store and a fake Entra, on paused time.
 
+mod given;
+
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -19,82 +21,7 @@ use crate::store::Store;
 use crate::testing::{FakeEntra, RuntimeClock};
 use crate::vault::{ClientCredential, Connection, Integration, Link, LinkPhase, Opened, Vault};
 
-/// A broker's middle: store, vault, accounts, refresher; the service user of `acme` linked as `old`.
-struct Given {
-    entra: FakeEntra,
-    vault: Arc<Vault>,
-    tokens: Tokens,
-    clock: Arc<RuntimeClock>,
-    _running: DropGuard,
-    _folder: tempfile::TempDir,
-}
-
-type Asked = JoinHandle<Result<Arc<Token>, Problem>>;
-
-impl Given {
-    async fn a_linked_connection() -> Self {
-        Self::looking_every(Duration::from_secs(5)).await
-    }
-
-    async fn looking_every(tick: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Arc::new(RuntimeClock::default());
-        let vault = Arc::new(make_vault(folder.path(), clock.clone()).await);
-        let entra = FakeEntra::default();
-        let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone()));
-        let refresh = Refresh::new(vault.clone(), accounts, Arc::new(entra.clone()), clock.clone());
-        let config = RefreshConfig { concurrency: 4, tick };
-        let (tokens, refresher) = tokens(refresh, clock.clone(), config);
-        let stop = CancellationToken::new();
-        tokio::spawn(refresher.run(stop.clone()));
-        vault.put_integration(integration(clock.now().wall)).await.unwrap();
-        let given = Self { entra, vault, tokens, clock, _running: stop.drop_guard(), _folder: folder };
-        given.link("old").await;
-        given
-    }
-
-    /// Makes the connection as `ConfirmLink` does, with a grant of `whose` and no token yet.
-    async fn link(&self, whose: &str) {
-        let now = self.clock.now().wall;
-        let link = a_verified_link(now);
-        self.vault.insert_link(&link).await.unwrap();
-        let standing = self.vault.standing(&key()).await.unwrap();
-        let connection = Connection::Live(a_grant_of(whose, now));
-        let generation = self.vault.connect((&link, 1), &standing, &connection).await.unwrap();
-        let Connection::Live(live) = &connection else { unreachable!("made above") };
-        self.tokens.adopt(&key(), generation, live);
-    }
-
-    async fn disconnect(&self) {
-        let (generation, _) = self.vault.disconnect(&key()).await.unwrap().unwrap();
-        self.tokens.end(&key(), generation);
-    }
-
-    fn ask_for(&self, min_ttl: Duration) -> Asked {
-        let tokens = self.tokens.clone();
-        tokio::spawn(async move { tokens.token(&allowed(), &key(), min_ttl).await })
-    }
-
-    fn ask(&self) -> Asked {
-        self.ask_for(Duration::from_mins(5))
-    }
-
-    async fn answer(&self) -> Result<String, Reason> {
-        let answer = self.ask().await.unwrap();
-        answer.map(|token| token.access.expose().to_owned()).map_err(|problem| problem.reason)
-    }
-
-    async fn refresh_in_flight(&self) -> Asked {
-        self.entra.hold();
-        let asked = self.ask();
-        self.entra.held().wait_for(|held| *held == 1).await.unwrap();
-        asked
-    }
-
-    async fn row(&self) -> Opened {
-        self.vault.connection(&key()).await.unwrap().unwrap()
-    }
-}
+use given::*;
 
 /// P5: one refresh, however many ask.
 #[tokio::test(start_paused = true)]
@@ -273,87 +200,55 @@ async fn a53_a_reported_token_is_replaced_once_a_minute_at_most() {
     assert_eq!(given.entra.spent().len(), 2);
 }
 
-/// Design 6.17.
+/// P4: kept at once; the failure stays one, and is paced like one.
 #[tokio::test(start_paused = true)]
-async fn the_grant_of_an_unusable_answer_is_kept() {
+async fn f09_the_grant_of_an_unusable_answer_is_kept_and_no_storm_follows() {
     let given = Given::a_linked_connection().await;
-    let rescued = Some(RefreshToken::new("grant-of-old-7".to_owned()));
-    given.entra.fail_next(EntraError { rescued, ..EntraError::new(Verdict::Unknown) });
-    let _first = given.answer().await;
-    sleep(Duration::from_secs(30)).await;
-    assert_eq!(given.answer().await, Ok("access-of-old-8".to_owned()));
-}
-
-fn key() -> ConnectionKey {
-    ConnectionKey { account: "acme".parse().unwrap(), role: Role::ServiceUser }
-}
-
-fn allowed() -> Allowed {
-    let caller = Caller::Dns("test".into());
-    Allowed::for_tests(caller, Permission::ReleaseServiceUser, "acme".parse().unwrap())
-}
-
-async fn make_vault(folder: &std::path::Path, clock: Arc<RuntimeClock>) -> Vault {
-    let (key_file, store_file) = (folder.join("key"), folder.join("db"));
-    FileKey::create(&key_file).unwrap();
-    let keys = KeyProvider::File(FileKey::open(&key_file).unwrap());
-    let store_id: crate::ids::StoreId = "store".parse().unwrap();
-    let keyring = Keyring::generate();
-    Store::create(&store_file, &store_id, &keys.wrap(store_id.as_str(), &keyring.to_bytes())).unwrap();
-    let store = Store::open(&store_file, clock, "tests").await.unwrap();
-    Vault::new(store, Sealer::new(store_id, keyring))
-}
-
-fn integration(now: Timestamp) -> Integration {
-    let secret = ClientSecret::new("secret".to_owned());
-    Integration {
-        account: "acme".parse().unwrap(),
-        version: 0,
-        organization: "contoso".parse().unwrap(),
-        tenant: GUID.parse().unwrap(),
-        client_id: GUID.parse().unwrap(),
-        public_url: "https://platform.example".parse().unwrap(),
-        headless: crate::connection::HeadlessIdentity::ServiceUser,
-        created_at: now,
-        updated_at: now,
-        credentials: vec![ClientCredential::new("one".parse().unwrap(), secret, now, None)],
+    for number in 7..17 {
+        let rescued = Some(RefreshToken::new(format!("grant-of-old-{number}")));
+        given.entra.fail_next(EntraError { rescued, ..EntraError::new(Verdict::Unknown) });
     }
+    assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable));
+    assert!(
+        matches!(given.row().await.connection, Connection::Live(live) if live.grant.expose() == "grant-of-old-7")
+    );
+    sleep(Duration::from_mins(1)).await;
+    assert!(given.entra.spent().len() <= 2, "{:?}", given.entra.spent());
+    sleep(Duration::from_hours(2)).await;
+    assert!(given.answer().await.is_ok(), "recovers by itself");
 }
 
-fn a_verified_link(now: Timestamp) -> Link {
-    let state_hash = crate::secret::make_random_text();
-    Link {
-        id: crate::secret::make_random_text().parse().unwrap(),
-        key: key(),
-        expires_at: crate::clock::later(now, Duration::from_mins(10)),
-        phase: LinkPhase::Verified,
-        begun_by: Caller::Dns("test".into()),
-        actor: None,
-        expected_login: None,
-        client_id: GUID.parse().unwrap(),
-        redirect_uri: "https://platform.example/complete".parse().unwrap(),
-        state_hash,
-        secrets: None,
-        identity: None,
-        replaces: None,
-        ended: None,
+/// P7: also from a cold slot, and for exactly the life that tokens have.
+#[tokio::test(start_paused = true)]
+async fn a_lifetime_that_cannot_be_had_costs_no_request_after_a_restart_either() {
+    let given = Given::a_linked_connection().await;
+    given.entra.set_lifetime(Duration::from_mins(10));
+    assert!(given.answer().await.is_ok());
+    // What a new process knows is what the row says.
+    given.tokens.slots.forget_all();
+    for min_ttl in [Duration::from_mins(20), Duration::from_mins(10)] {
+        let problem = given.ask_for(min_ttl).await.unwrap().unwrap_err();
+        assert_eq!(problem.reason, Reason::MinTtlTooLong);
     }
+    assert_eq!(given.entra.spent().len(), 1);
 }
 
-fn a_grant_of(whose: &str, now: Timestamp) -> Live {
-    Live {
-        identity: Identity {
-            tenant: GUID.parse().unwrap(),
-            object_id: GUID.parse().unwrap(),
-            login: format!("{whose}@contoso.com"),
-            display_name: whose.to_owned(),
-        },
-        grant: RefreshToken::new(format!("grant-of-{whose}-0")),
-        token: None,
-        linked_at: now,
-        linked_by: None,
-        refreshed_at: None,
-    }
+/// A holder who waits for the replacement is not sent away by what failed before they asked.
+#[tokio::test(start_paused = true)]
+async fn an_old_failure_does_not_end_the_wait_for_a_replacement() {
+    let given = Given::a_linked_connection().await;
+    let first = given.ask().await.unwrap().unwrap();
+    given.entra.set_down(true);
+    sleep(Duration::from_mins(31)).await;
+    assert!(given.tokens.obstacle(&key()).is_some(), "the refresh at half life failed");
+    given.entra.set_down(false);
+    sleep(Duration::from_mins(5)).await;
+    given.entra.hold();
+    let fingerprint = given.ask().await.unwrap().unwrap().fingerprint.clone();
+    assert_ne!(fingerprint, first.fingerprint, "recovered meanwhile");
+    assert_eq!(given.tokens.report(&allowed(), &key(), &fingerprint), Reported::Replacing);
+    given.entra.held().wait_for(|held| *held == 1).await.unwrap();
+    given.entra.release();
+    let other = given.tokens.token_other_than(&allowed(), &key(), &fingerprint).await.unwrap();
+    assert_ne!(other.fingerprint, fingerprint);
 }
-
-const GUID: &str = "10000000-0000-4000-a000-000000000001";

@@ -1,0 +1,154 @@
+//! A broker's middle for tests: a real store, a fake Entra, paused time.
+
+use super::*;
+
+/// A broker's middle: store, vault, accounts, refresher; the service user of `acme` linked as `old`.
+pub(super) struct Given {
+    pub(super) entra: FakeEntra,
+    pub(super) vault: Arc<Vault>,
+    pub(super) tokens: Tokens,
+    pub(super) clock: Arc<RuntimeClock>,
+    _running: DropGuard,
+    _folder: tempfile::TempDir,
+}
+
+pub(super) type Asked = JoinHandle<Result<Arc<Token>, Problem>>;
+
+impl Given {
+    pub(super) async fn a_linked_connection() -> Self {
+        Self::looking_every(Duration::from_secs(5)).await
+    }
+
+    pub(super) async fn looking_every(tick: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(RuntimeClock::default());
+        let vault = Arc::new(make_vault(folder.path(), clock.clone()).await);
+        let entra = FakeEntra::default();
+        let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone()));
+        let refresh = Refresh::new(vault.clone(), accounts, Arc::new(entra.clone()), clock.clone());
+        let config = RefreshConfig { concurrency: 4, tick };
+        let (tokens, refresher) = tokens(refresh, clock.clone(), config);
+        let stop = CancellationToken::new();
+        tokio::spawn(refresher.run(stop.clone()));
+        vault.put_integration(integration(clock.now().wall)).await.unwrap();
+        let given = Self { entra, vault, tokens, clock, _running: stop.drop_guard(), _folder: folder };
+        given.link("old").await;
+        given
+    }
+
+    /// Makes the connection as `ConfirmLink` does, with a grant of `whose` and no token yet.
+    pub(super) async fn link(&self, whose: &str) {
+        let now = self.clock.now().wall;
+        let link = a_verified_link(now);
+        self.vault.insert_link(&link).await.unwrap();
+        let standing = self.vault.standing(&key()).await.unwrap();
+        let connection = Connection::Live(a_grant_of(whose, now));
+        let generation = self.vault.connect((&link, 1), &standing, &connection).await.unwrap();
+        let Connection::Live(live) = &connection else { unreachable!("made above") };
+        self.tokens.adopt(&key(), generation, live);
+    }
+
+    pub(super) async fn disconnect(&self) {
+        let (generation, _) = self.vault.disconnect(&key()).await.unwrap().unwrap();
+        self.tokens.end(&key(), generation);
+    }
+
+    pub(super) fn ask_for(&self, min_ttl: Duration) -> Asked {
+        let tokens = self.tokens.clone();
+        tokio::spawn(async move { tokens.token(&allowed(), &key(), min_ttl).await })
+    }
+
+    pub(super) fn ask(&self) -> Asked {
+        self.ask_for(Duration::from_mins(5))
+    }
+
+    pub(super) async fn answer(&self) -> Result<String, Reason> {
+        let answer = self.ask().await.unwrap();
+        answer.map(|token| token.access.expose().to_owned()).map_err(|problem| problem.reason)
+    }
+
+    pub(super) async fn refresh_in_flight(&self) -> Asked {
+        self.entra.hold();
+        let asked = self.ask();
+        self.entra.held().wait_for(|held| *held == 1).await.unwrap();
+        asked
+    }
+
+    pub(super) async fn row(&self) -> Opened {
+        self.vault.connection(&key()).await.unwrap().unwrap()
+    }
+}
+
+pub(super) fn key() -> ConnectionKey {
+    ConnectionKey { account: "acme".parse().unwrap(), role: Role::ServiceUser }
+}
+
+pub(super) fn allowed() -> Allowed {
+    let caller = Caller::Dns("test".into());
+    Allowed::for_tests(caller, Permission::ReleaseServiceUser, "acme".parse().unwrap())
+}
+
+async fn make_vault(folder: &std::path::Path, clock: Arc<RuntimeClock>) -> Vault {
+    let (key_file, store_file) = (folder.join("key"), folder.join("db"));
+    FileKey::create(&key_file).unwrap();
+    let keys = KeyProvider::File(FileKey::open(&key_file).unwrap());
+    let store_id: crate::ids::StoreId = "store".parse().unwrap();
+    let keyring = Keyring::generate();
+    Store::create(&store_file, &store_id, &keys.wrap(store_id.as_str(), &keyring.to_bytes())).unwrap();
+    let store = Store::open(&store_file, clock, "tests").await.unwrap();
+    Vault::new(store, Sealer::new(store_id, keyring))
+}
+
+fn integration(now: Timestamp) -> Integration {
+    let secret = ClientSecret::new("secret".to_owned());
+    Integration {
+        account: "acme".parse().unwrap(),
+        version: 0,
+        organization: "contoso".parse().unwrap(),
+        tenant: GUID.parse().unwrap(),
+        client_id: GUID.parse().unwrap(),
+        public_url: "https://platform.example".parse().unwrap(),
+        headless: crate::connection::HeadlessIdentity::ServiceUser,
+        created_at: now,
+        updated_at: now,
+        credentials: vec![ClientCredential::new("one".parse().unwrap(), secret, now, None)],
+    }
+}
+
+fn a_verified_link(now: Timestamp) -> Link {
+    let state_hash = crate::secret::make_random_text();
+    Link {
+        id: crate::secret::make_random_text().parse().unwrap(),
+        key: key(),
+        expires_at: crate::clock::later(now, Duration::from_mins(10)),
+        phase: LinkPhase::Verified,
+        begun_by: Caller::Dns("test".into()),
+        actor: None,
+        expected_login: None,
+        client_id: GUID.parse().unwrap(),
+        redirect_uri: "https://platform.example/complete".parse().unwrap(),
+        state_hash,
+        secrets: None,
+        identity: None,
+        replaces: None,
+        ended: None,
+    }
+}
+
+fn a_grant_of(whose: &str, now: Timestamp) -> Live {
+    Live {
+        identity: Identity {
+            tenant: GUID.parse().unwrap(),
+            object_id: GUID.parse().unwrap(),
+            login: format!("{whose}@contoso.com"),
+            display_name: whose.to_owned(),
+        },
+        grant: RefreshToken::new(format!("grant-of-{whose}-0")),
+        token: None,
+        linked_at: now,
+        linked_by: None,
+        refreshed_at: None,
+    }
+}
+
+const GUID: &str = "10000000-0000-4000-a000-000000000001";

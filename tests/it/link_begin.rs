@@ -125,3 +125,20 @@ async fn a_link_that_cannot_be_is_refused_by_its_field() {
         assert_invalid(operator.begin_with(request).await, field);
     }
 }
+
+/// A double click is one browser, also when the answer to the first never came.
+#[tokio::test]
+async fn a31_two_clicks_of_one_browser_come_to_the_same_and_another_browser_comes_too_late() {
+    let app = TestApp::start().await;
+    let begun = app.operator().await.begin().await.unwrap();
+    let mut first = Browser::new();
+    first.get(&begun.link_url).await;
+    let mut second = Browser::new();
+    second.cookie.clone_from(&first.cookie);
+
+    let (one, other) = tokio::join!(first.post(&begun.link_url), second.post(&begun.link_url));
+
+    assert_eq!((one.status, other.status), (303, 303));
+    assert_eq!(one.location(), other.location());
+    assert_eq!(Browser::new().post(&begun.link_url).await.status, 400);
+}

@@ -179,3 +179,25 @@ async fn a_damaged_link_does_not_keep_the_connection_from_being_ended() {
     assert_eq!(ended.state(), pb::ConnectionState::Disconnected);
     app.link("svc@contoso.com").await;
 }
+
+/// A grant of another tenant is worth nothing to the integration: what was begun for the old one ends.
+#[tokio::test]
+async fn links_end_when_the_tenant_or_the_organization_changes() {
+    let changes: [fn(&mut pb::PutIntegrationRequest); 2] = [
+        |put| put.tenant_id = "20000000-0000-4000-a000-000000000002".into(),
+        |put| put.organization = "fabrikam".into(),
+    ];
+    for change in changes {
+        let app = TestApp::start().await;
+        let operator = app.operator().await;
+        let (verified, _) = app.verified("svc@contoso.com").await;
+        let begun = operator.begin().await.unwrap();
+        let mut put = app.registration();
+        change(&mut put);
+        operator.put(put).await.unwrap();
+
+        assert_refused(operator.confirm(&verified).await, Code::FailedPrecondition, "LINK_EXPIRED");
+        assert_eq!(operator.link(&begun.link_id).await.unwrap().state(), pb::LinkState::Ended);
+        app.assert_nothing_linked().await;
+    }
+}

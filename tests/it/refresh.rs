@@ -174,6 +174,7 @@ async fn a_revoked_user_must_link_again_and_that_mends_it() {
     assert_eq!(status.get_error_details().error_info().unwrap().metadata["who_acts"], "the linked person");
     // Kept, with who it was, until a person acts; and not asked about again.
     let connection = operator.connection().await.unwrap();
+    assert_eq!(connection.state(), pb::ConnectionState::NeedsRelink, "at once: the code is unmistakable");
     assert_eq!(connection.identity.unwrap().login, "svc@contoso.com");
     app.advance(Duration::from_hours(24));
     assert_refused(job.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use azdo_broker::pb;
+use azdo_broker::repos::LISTS_MAX;
 use azure_emulator::{Change, Fault, Licence, World};
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -209,4 +210,26 @@ async fn a_policy_of_the_organization_is_for_its_administrator() {
     let answer = app.job_runner().await.repos(false).await;
     let status = assert_refused(answer, Code::FailedPrecondition, "ADMIN_ACTION_REQUIRED");
     assert!(!status.message().contains("VS403463"));
+}
+
+/// P8: a few lists at once are what memory bears; one more is told to wait, and the others are complete.
+#[tokio::test]
+async fn more_lists_at_once_than_memory_bears_are_refused_and_the_others_are_complete() {
+    let app = TestApp::linked().await;
+    app.fault(Fault::DevopsHang { count: None });
+    let mut listing = Vec::new();
+    for _ in 0..LISTS_MAX {
+        let job = app.job_runner().await;
+        listing.push(tokio::spawn(async move { job.repos(false).await }));
+    }
+    app.emulator.wait_held(LISTS_MAX).await;
+
+    let job = app.job_runner().await;
+    assert_refused(job.repos(false).await, Code::ResourceExhausted, "RATE_LIMITED");
+    assert!(job.token().await.is_ok(), "tokens are not lists");
+
+    app.emulator.release_held();
+    for listed in listing {
+        assert_eq!(listed.await.unwrap().unwrap().repos.len(), 3);
+    }
 }

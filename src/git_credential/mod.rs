@@ -26,7 +26,7 @@ use crate::pb;
 use crate::secret::AccessToken;
 
 /// Answers one operation of git's: `get`, `store`, `erase` or `capability`; others are for later
-/// versions of git and get nothing.
+/// versions of git and get nothing. A person who runs it by hand is told what it is.
 pub fn run(
     operation: &str,
     input: &mut dyn BufRead,
@@ -36,6 +36,7 @@ pub fn run(
 ) -> io::Result<()> {
     match operation {
         "capability" => write!(out, "version 0\ncapability authtype\n")?,
+        "" | "-h" | "--help" => write!(err, "{HELP}")?,
         "get" | "erase" => match Question::read(input)? {
             Ok(question) => answer(operation, &question, out, err, broker)?,
             Err(Unreadable::Elsewhere) => {}
@@ -116,6 +117,15 @@ const USERNAME: &str = "oauth2";
 
 const NO_PATH: &str = "git does not tell which repository it asks for. Run `azdo-broker git-setup`, or \
     `git config --global credential.https://dev.azure.com.useHttpPath true`.";
+
+const HELP: &str = "\
+git's credential helper for Azure Repos; git runs it, not you. To set git up: azdo-broker git-setup
+
+Usage: git-credential-azdo-broker get|store|erase|capability
+
+It asks the broker that AZDO_BROKER_ADDRESS, AZDO_BROKER_CA, AZDO_BROKER_CERT, AZDO_BROKER_KEY,
+AZDO_BROKER_ACCOUNT and AZDO_BROKER_DEVELOPER name, or `git config azdo-broker.address` and so on.
+";
 
 #[cfg(test)]
 mod tests;

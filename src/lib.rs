@@ -91,17 +91,17 @@
 //!
 //! 1. [`Links::begin`]: decided, then a row `begun` with PKCE verifier, state and nonce, sealed. The answer is
 //!    the URL of our page.
-//! 2. [`Links::show`] (GET) tells who will be connected to what and changes nothing; [`Links::enter`] (POST)
-//!    binds the link to this browser's cookie and sends it to Entra.
+//! 2. [`Links::show`] (GET) tells who will be connected to what, changes nothing and gives the browser its
+//!    cookie; [`Links::enter`] (POST) binds the link to that cookie and sends the browser to Entra.
 //! 3. [`Links::complete`], in a task of ours, since browsers leave: role, browser, phase and time must agree;
 //!    whoever writes `taken` first has the code; [`Entra::redeem`] spends it; grant, token and id token are
 //!    sealed into the row at once (`held`) before anything else is tried (P4).
 //! 4. Then who it is: [`Entra::verify_id_token`], and membership by [`Devops::who_am_i`] → `verified`. What a dead
 //!    process left `held` is checked again by [`Links::link`], which is how callers look.
 //! 5. [`Links::confirm`], only by the caller that began: the identity to be replaced is still the one shown,
-//!    the act is recorded, then [`Vault::connect`] moves the grant, wipes the link and ends other links of that
-//!    connection in one transaction; [`Tokens::adopt`] publishes the token. Without this step a link would be a
-//!    bearer invitation.
+//!    the integration still of the same tenant and app; the act is recorded, then [`Vault::connect`] moves the
+//!    grant and wipes the link in one transaction; [`Tokens::adopt`] publishes the token. Without this step a
+//!    link would be a bearer invitation.
 //!
 //! ## Refresh
 //!

@@ -388,3 +388,31 @@ async fn a21_an_edited_column_keeps_no_other_row_from_being_claimed() {
         assert!(claimed.iter().any(|claimed| claimed.row.key == key()), "{edit}");
     }
 }
+
+/// The same for links: one that cannot be read keeps no other from being wiped.
+#[tokio::test]
+async fn a21_an_edited_column_keeps_no_other_link_from_being_found_expired() {
+    for edit in ["role", "account", "id", "state_hash"] {
+        let given = Given::a_store();
+        let store = given.open().await;
+        for id in ["whole", "edited"] {
+            let row = LinkRow {
+                id: id.parse().unwrap(),
+                key: key(),
+                state_hash: format!("state of {id}"),
+                version: 1,
+                open: true,
+                expires_at: Timestamp::UNIX_EPOCH,
+                sealed: b"begun".into(),
+            };
+            store.insert_link(row).await.unwrap();
+        }
+        let other = rusqlite::Connection::open(given.path()).unwrap();
+        let sql = format!("UPDATE links SET {edit} = CAST(x'ff' AS TEXT) WHERE id = 'edited'");
+        assert_eq!(other.execute(&sql, []).unwrap(), 1);
+
+        let expired = store.expired_links(9).await.unwrap();
+
+        assert!(expired.iter().any(|row| row.id.as_str() == "whole"), "{edit}");
+    }
+}

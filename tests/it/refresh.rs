@@ -212,9 +212,12 @@ async fn a_refused_grant_is_believed_only_the_second_time() {
     assert_refused(job.token().await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
     assert_refused(job.token().await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
     assert_eq!(app.refreshes().len(), 1);
+    let operator = app.operator().await;
+    assert_eq!(operator.connection().await.unwrap().state(), pb::ConnectionState::Failing, "not yet sure");
     app.advance(Duration::from_mins(6));
 
     assert_refused(job.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+    assert_eq!(operator.connection().await.unwrap().state(), pb::ConnectionState::NeedsRelink);
     assert_eq!(app.refreshes().len(), 2);
 }
 

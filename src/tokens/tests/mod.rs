@@ -236,19 +236,24 @@ async fn a_lifetime_that_cannot_be_had_costs_no_request_after_a_restart_either()
 /// A holder who waits for the replacement is not sent away by what failed before they asked.
 #[tokio::test(start_paused = true)]
 async fn an_old_failure_does_not_end_the_wait_for_a_replacement() {
-    let given = Given::a_linked_connection().await;
+    // Nothing looks what is due meanwhile, so that the failure stays remembered.
+    let given = Given::looking_every(Duration::from_hours(1)).await;
     let first = given.ask().await.unwrap().unwrap();
     given.entra.set_down(true);
-    sleep(Duration::from_mins(31)).await;
-    assert!(given.tokens.obstacle(&key()).is_some(), "the refresh at half life failed");
+    assert_eq!(given.tokens.report(&allowed(), &key(), &first.fingerprint), Reported::Replacing);
+    sleep(Duration::from_mins(1)).await;
     given.entra.set_down(false);
-    sleep(Duration::from_mins(5)).await;
     given.entra.hold();
-    let fingerprint = given.ask().await.unwrap().unwrap().fingerprint.clone();
-    assert_ne!(fingerprint, first.fingerprint, "recovered meanwhile");
-    assert_eq!(given.tokens.report(&allowed(), &key(), &fingerprint), Reported::Replacing);
+    assert_eq!(given.tokens.report(&allowed(), &key(), &first.fingerprint), Reported::Replacing);
     given.entra.held().wait_for(|held| *held == 1).await.unwrap();
+    assert!(given.tokens.obstacle(&key()).is_some(), "the first attempt's failure is remembered");
+
+    let (tokens, fingerprint) = (given.tokens.clone(), first.fingerprint.clone());
+    let waiting =
+        tokio::spawn(async move { tokens.token_other_than(&allowed(), &key(), &fingerprint).await });
+    sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "sent away by an old failure");
+
     given.entra.release();
-    let other = given.tokens.token_other_than(&allowed(), &key(), &fingerprint).await.unwrap();
-    assert_ne!(other.fingerprint, fingerprint);
+    assert_ne!(waiting.await.unwrap().unwrap().fingerprint, first.fingerprint);
 }

@@ -115,6 +115,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
         devops: devops.clone(),
         clock: clock.clone(),
         tasks: tasks.clone(),
+        return_targets: config.return_targets,
     });
     let face = Face {
         integrations: Integrations {
@@ -124,6 +125,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
             tokens: tokens.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
+            public_urls: config.public_urls,
         },
         links,
         policy,

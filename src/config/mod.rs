@@ -17,6 +17,9 @@ use url::Url;
 use crate::audit::{AuditConfig, Sync};
 use crate::devops::DevopsConfig;
 use crate::entra::EntraConfig;
+use crate::ids::Label;
+use crate::integrations::PublicUrls;
+use crate::links::ReturnTargets;
 use crate::policy::Policy;
 use crate::tls::TlsFiles;
 use crate::tokens::RefreshConfig;
@@ -32,6 +35,8 @@ pub struct Config {
     pub key_file: PathBuf,
     pub entra: EntraConfig,
     pub devops: DevopsConfig,
+    pub public_urls: PublicUrls,
+    pub return_targets: ReturnTargets,
     pub proxy: Option<Url>,
     pub ca_pem: Option<Vec<u8>>,
     pub refresh: RefreshConfig,
@@ -106,6 +111,7 @@ impl raw::Sections {
             keys: problems.section(&mut table, "keys"),
             entra: problems.section(&mut table, "entra"),
             devops: problems.section(&mut table, "devops"),
+            links: problems.section(&mut table, "links"),
             outgoing: problems.section(&mut table, "outgoing"),
             refresh: problems.section(&mut table, "refresh"),
             audit: problems.section(&mut table, "audit"),
@@ -128,6 +134,7 @@ impl raw::Sections {
         let admin = problems.check("listen.admin", self.listen.admin.parse());
         let entra = self.entra.into_config(problems);
         let devops = problems.https("devops.base", &self.devops.base).map(|base| DevopsConfig { base });
+        let (public_urls, return_targets) = self.links.into_config(problems);
         let proxy =
             self.outgoing.proxy.as_deref().and_then(|proxy| problems.check("outgoing.proxy", proxy.parse()));
         let ca_pem = self
@@ -154,6 +161,8 @@ impl raw::Sections {
             key_file: base.join(&self.keys.file),
             entra: entra?,
             devops: devops?,
+            public_urls,
+            return_targets,
             proxy,
             ca_pem,
             refresh: refresh?,
@@ -227,6 +236,23 @@ impl raw::Entra {
             }
         };
         Some(EntraConfig { authority: authority?, browser_authority })
+    }
+}
+
+impl raw::Links {
+    fn into_config(self, problems: &mut Problems) -> (PublicUrls, ReturnTargets) {
+        let (mut urls, mut targets) = (PublicUrls::default(), ReturnTargets::default());
+        for (at, url) in self.public_urls.iter().enumerate() {
+            problems.check(&format!("links.public_urls[{at}]"), urls.add(url));
+        }
+        for (at, target) in self.return_target.into_iter().enumerate() {
+            let place = format!("links.return_target[{at}]");
+            if target.name.parse::<Label>().is_err() {
+                problems.add(&format!("{place}.name"), "must be a printable name");
+            }
+            problems.check(&place, targets.add(target.name, &target.url));
+        }
+        (urls, targets)
     }
 }
 

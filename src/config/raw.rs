@@ -15,6 +15,7 @@ pub(super) struct Sections {
     pub(super) keys: Keys,
     pub(super) entra: Entra,
     pub(super) devops: Devops,
+    pub(super) links: Links,
     pub(super) outgoing: Outgoing,
     pub(super) refresh: Refresh,
     pub(super) audit: Audit,
@@ -70,6 +71,19 @@ pub(super) struct Entra {
 #[serde(default)]
 pub(super) struct Devops {
     pub(super) base: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Links {
+    pub(super) public_urls: Vec<String>,
+    pub(super) return_target: Vec<ReturnTarget>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ReturnTarget {
+    pub(super) name: String,
+    pub(super) url: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

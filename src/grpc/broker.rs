@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Face, LIST_DEADLINE, RELEASE_DEADLINE, asking, encode, parse, status};
+use super::{Face, LIST_DEADLINE, RELEASE_DEADLINE, asking, encode, parse};
 use crate::git_url::GitUrl;
 use crate::pb;
 use crate::pb::credential_broker_server::CredentialBroker;
@@ -35,12 +35,13 @@ impl CredentialBroker for Face {
         let asked = request.get_ref();
         let asking = asking("GetGitCredential", &request, &asked.actor, &asked.purpose)?;
         self.call(RELEASE_DEADLINE, async {
-            parse::must_be_empty("developer_id", &asked.developer_id)?;
+            let developer = parse::developer(&asked.developer_id, &asked.developer_assertion)?;
             let account = parse::account(&asked.account_id)?;
             let min_ttl = parse::min_ttl(asked.min_ttl)?;
             let url =
                 GitUrl::parse(&asked.url).map_err(|problem| Refused::invalid("url", problem.to_string()))?;
-            let released = self.release.git_credential(Wish { asking, account, min_ttl }, &url).await?;
+            let released =
+                self.release.git_credential(Wish { asking, account, min_ttl }, developer, &url).await?;
             Ok(git_response(&released, &url))
         })
         .await
@@ -91,9 +92,43 @@ impl CredentialBroker for Face {
 
     async fn get_developer_token(
         &self,
-        _request: Request<pb::GetDeveloperTokenRequest>,
+        request: Request<pb::GetDeveloperTokenRequest>,
     ) -> Result<Response<pb::GetDeveloperTokenResponse>, Status> {
-        Err(status::unimplemented())
+        let asked = request.get_ref();
+        let asking = asking("GetDeveloperToken", &request, &asked.actor, &asked.purpose)?;
+        self.call(RELEASE_DEADLINE, async {
+            let developer = parse::developer(&asked.developer_id, &asked.developer_assertion)?;
+            let developer = developer.ok_or_else(|| Refused::invalid("developer_id", "is required"))?;
+            let account = parse::account(&asked.account_id)?;
+            let min_ttl = parse::min_ttl(asked.min_ttl)?;
+            let wish = Wish { asking, account, min_ttl };
+            Ok(developer_response(&self.release.developer_token(wish, developer).await?))
+        })
+        .await
+    }
+}
+
+/// The same fields under the other name.
+fn developer_response(released: &Released) -> pb::GetDeveloperTokenResponse {
+    let pb::GetServiceUserTokenResponse {
+        access_token,
+        token_type,
+        expires_at,
+        scopes,
+        identity,
+        warnings,
+        token_fingerprint,
+        connection,
+    } = token_response(released);
+    pb::GetDeveloperTokenResponse {
+        access_token,
+        token_type,
+        expires_at,
+        scopes,
+        identity,
+        warnings,
+        token_fingerprint,
+        connection,
     }
 }
 

@@ -8,9 +8,12 @@ use tonic::{Request, Response, Status};
 use super::{CHANGE_DEADLINE, Face, asking, encode, parse, status};
 use crate::connection::Role;
 use crate::ids::AccountId;
+use crate::links::{Declined, Received, Wanted};
 use crate::pb;
 use crate::pb::connections_server::Connections;
 use crate::reason::Refused;
+use crate::secret::AuthorizationCode;
+use crate::vault::Front;
 
 #[tonic::async_trait]
 impl Connections for Face {
@@ -24,32 +27,20 @@ impl Connections for Face {
         let asking = asking("BeginLink", &request, &asked.actor, "")?;
         self.call(CHANGE_DEADLINE, async {
             let account = parse::account(&asked.account_id)?;
-            match (parse::role(asked.connection.as_ref())?, asked.front()) {
-                (_, pb::Front::Unspecified) => return Err(Refused::invalid("front", "is required")),
-                (Role::ServiceUser, pb::Front::OurPages) => {}
-                (Role::ServicePrincipal, _) => {
-                    return Err(Refused::invalid(
-                        "connection.role",
-                        "a service principal is not linked by a person",
-                    ));
-                }
-                (Role::ServiceUser | Role::Developer(_), _) => {
-                    return Err(Refused::invalid(
-                        "front",
-                        "only service users by our own pages are built yet",
-                    ));
-                }
-            }
-            parse::must_be_empty("return_to", &asked.return_to)?;
+            let front = match asked.front() {
+                pb::Front::Unspecified => return Err(Refused::invalid("front", "is required")),
+                pb::Front::OurPages => Front::OurPages,
+                pb::Front::PlatformPages => Front::PlatformPages,
+            };
             let expected = parse::label("expected_login", &asked.expected_login)?;
-            let begun = self.links.begin(asking, account, expected.map(|login| login.to_string())).await?;
-            Ok(pb::BeginLinkResponse {
-                link_id: begun.id.to_string(),
-                link_url: begun.link_url.to_string(),
-                authorize_url: String::new(),
-                state: String::new(),
-                expires_at: Some(encode::timestamp(begun.expires_at)),
-            })
+            let wanted = Wanted {
+                account,
+                role: parse::role(asked.connection.as_ref())?,
+                front,
+                return_to: parse::label("return_to", &asked.return_to)?.map(|name| name.to_string()),
+                expected_login: expected.map(|login| login.to_string()),
+            };
+            Ok(encode::begun(self.links.begin(asking, wanted).await?))
         })
         .await
     }
@@ -72,10 +63,10 @@ impl Connections for Face {
         let asked = request.get_ref();
         let asking = asking("ConfirmLink", &request, &asked.actor, "")?;
         self.call(CHANGE_DEADLINE, async {
-            parse::must_be_empty("confirmation", &asked.confirmation)?;
             let account = parse::account(&asked.account_id)?;
             let id = parse::name("link_id", &asked.link_id)?;
-            Ok(encode::connection(&self.links.confirm(asking, account, id).await?))
+            let confirmation = parse::optional("confirmation", &asked.confirmation, CONFIRMATION_LEN_MAX)?;
+            Ok(encode::connection(&self.links.confirm(asking, account, id, confirmation).await?))
         })
         .await
     }
@@ -137,9 +128,18 @@ impl Connections for Face {
 
     async fn complete_link(
         &self,
-        _request: Request<pb::CompleteLinkRequest>,
+        mut request: Request<pb::CompleteLinkRequest>,
     ) -> Result<Response<pb::Link>, Status> {
-        Err(status::unimplemented())
+        // Moved out at once, so that no other copy of it is held while the call runs.
+        let code = std::mem::take(&mut request.get_mut().code);
+        let asked = request.get_ref();
+        let asking = asking("CompleteLink", &request, "", "")?;
+        self.call(CHANGE_DEADLINE, async {
+            let account = parse::account(&asked.account_id)?;
+            let received = received(asked, code)?;
+            Ok(encode::link(&self.links.receive(asking, account, received).await?))
+        })
+        .await
     }
 
     async fn connect_service_principal(
@@ -164,6 +164,26 @@ impl Connections for Face {
     }
 }
 
+fn received(asked: &pb::CompleteLinkRequest, code: String) -> Result<Received, Refused> {
+    let text = |field, text, max| {
+        parse::optional(field, text, max)?.ok_or_else(|| Refused::invalid(field, "is required"))
+    };
+    let error = parse::optional("error", &asked.error, ERROR_LEN_MAX)?;
+    let outcome = match (code.is_empty(), error) {
+        (false, None) if code.len() <= CODE_LEN_MAX => Ok(AuthorizationCode::new(code)),
+        (false, None) => return Err(Refused::invalid("code", "is too long")),
+        (true, Some(error)) => Err(Declined::read(&error)),
+        (false, Some(_)) | (true, None) => {
+            return Err(Refused::invalid("code", "exactly one of code and error is required"));
+        }
+    };
+    Ok(Received {
+        redirect_uri: text("redirect_uri", &asked.redirect_uri, URI_LEN_MAX)?,
+        state: text("state", &asked.state, STATE_LEN_MAX)?,
+        outcome,
+    })
+}
+
 /// Where the next page begins: the last role shown, tied to its account.
 fn page_token(account: &AccountId, role: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!("{account} {role}"))
@@ -180,3 +200,12 @@ fn page_after(account: &AccountId, token: &str) -> Result<Option<String>, Refuse
     });
     after.map(Some).ok_or_else(|| Refused::invalid("page_token", "is not one of this list"))
 }
+
+/// Entra names no limit for codes; they were seen beyond 700 characters (azure.md 1.3).
+const CODE_LEN_MAX: usize = 16 * 1024;
+const ERROR_LEN_MAX: usize = 256;
+/// Ours are 43 characters.
+const STATE_LEN_MAX: usize = 128;
+const CONFIRMATION_LEN_MAX: usize = 128;
+/// Entra's own limit (azure.md 1.3).
+const URI_LEN_MAX: usize = 256;

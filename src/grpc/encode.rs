@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::connection::{ConnectionKey, HeadlessIdentity, Identity, Role};
 use crate::devops::Repository;
 use crate::git_url::GitUrl;
-use crate::links::{ConnectionView, LinkView, below, redirect_path};
+use crate::links::{Begun, ConnectionView, Door, LinkView, below, redirect_path};
 use crate::pb;
 use crate::release::Warning;
 use crate::repos::Readability;
@@ -68,6 +68,20 @@ pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
     }
 }
 
+pub(super) fn begun(begun: Begun) -> pb::BeginLinkResponse {
+    let (link_url, authorize_url, state) = match begun.door {
+        Door::LinkUrl(url) => (url.to_string(), String::new(), String::new()),
+        Door::Authorize { url, state } => (String::new(), url.to_string(), state),
+    };
+    pb::BeginLinkResponse {
+        link_id: begun.id.to_string(),
+        link_url,
+        authorize_url,
+        state,
+        expires_at: Some(timestamp(begun.expires_at)),
+    }
+}
+
 pub(super) fn link(view: &LinkView) -> pb::Link {
     let state = match view.phase {
         LinkPhase::Begun => pb::LinkState::Begun,
@@ -87,7 +101,7 @@ pub(super) fn link(view: &LinkView) -> pb::Link {
         ended_reason: view.ended.as_ref().map(|end| end.reason.as_str().to_owned()).unwrap_or_default(),
         message: view.ended.as_ref().map(|end| end.message.clone()).unwrap_or_default(),
         expires_at: view.phase.is_open().then(|| timestamp(view.expires_at)),
-        confirmation_required: false,
+        confirmation_required: view.confirmation_required,
         warnings: Vec::new(),
     }
 }

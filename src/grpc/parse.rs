@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::connection::Role;
-use crate::ids::{AccountId, InvalidName, Label};
+use crate::ids::{AccountId, DeveloperId, InvalidName, Label};
 use crate::pb;
 use crate::reason::Refused;
 
@@ -23,6 +23,25 @@ pub(super) fn account(text: &str) -> Result<AccountId, Refused> {
 /// An optional label: empty is none.
 pub(super) fn label(field: &'static str, text: &str) -> Result<Option<Label>, Refused> {
     if text.is_empty() { Ok(None) } else { name(field, text).map(Some) }
+}
+
+/// Free text with an upper limit in bytes: empty is none.
+pub(super) fn optional(field: &'static str, text: &str, max: usize) -> Result<Option<String>, Refused> {
+    match text.len() {
+        0 => Ok(None),
+        len if len <= max => Ok(Some(text.to_owned())),
+        _ => Err(Refused::invalid(field, "is too long")),
+    }
+}
+
+/// Whose, if a developer is named. The assertion is not asked for yet, but never comes without a developer.
+pub(super) fn developer(id: &str, assertion: &str) -> Result<Option<DeveloperId>, Refused> {
+    match (id, assertion.len()) {
+        ("", 0) => Ok(None),
+        ("", _) => Err(Refused::invalid("developer_assertion", "comes with a developer_id only")),
+        (_, len) if ASSERTION_LEN_MAX < len => Err(Refused::invalid("developer_assertion", "is too long")),
+        (id, _) => name("developer_id", id).map(Some),
+    }
 }
 
 pub(super) fn role(connection: Option<&pb::ConnectionName>) -> Result<Role, Refused> {
@@ -82,3 +101,4 @@ const MIN_TTL_DEFAULT: Duration = Duration::from_mins(5);
 const MIN_TTL_MAX: Duration = Duration::from_mins(30);
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 1000;
+const ASSERTION_LEN_MAX: usize = 8 * 1024;

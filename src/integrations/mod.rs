@@ -8,7 +8,11 @@
 //!
 //! Several credentials, proving them, suspending and deleting come with the next step.
 
+mod public_url;
+
 use std::sync::Arc;
+
+pub use public_url::{PublicUrls, parse_public_url};
 
 use jiff::Timestamp;
 use url::Url;
@@ -35,6 +39,7 @@ pub struct Integrations {
     pub tokens: Tokens,
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
+    pub public_urls: PublicUrls,
 }
 
 /// What a platform tells about an account.
@@ -110,6 +115,9 @@ impl Integrations {
         let allowed = self.gate.allow(&asking, Permission::IntegrationsWrite, &registration.account).await?;
         let mut event = asking.event(Outcome::Done);
         event.account = Some(allowed.account().clone());
+        if let Err(refused) = self.public_urls.check(&registration.public_url) {
+            return self.gate.conclude(event, Err(refused)).await;
+        }
         let put = self.put_allowed(allowed.account(), registration).await;
         self.gate.conclude(event, put).await
     }
@@ -192,30 +200,6 @@ impl Registration {
     }
 }
 
-/// Checks a public URL: https, or http on localhost as Entra allows (azure.md 1.3).
-pub fn parse_public_url(text: &str) -> Result<Url, Refused> {
-    let invalid = |problem: &'static str| Refused::invalid("public_url", problem);
-    if URL_LEN_MAX < text.len() {
-        return Err(invalid("is too long: Entra takes redirect URIs of at most 256 characters"));
-    }
-    let url = Url::parse(text).map_err(|_| invalid("is not a URL such as https://platform.example"))?;
-    let local = url.scheme() == "http" && url.host_str() == Some("localhost");
-    if url.scheme() != "https" && !local {
-        return Err(invalid("must be https, or http://localhost"));
-    }
-    let plain = url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.path() == "/";
-    if !plain || url.host_str().is_none_or(str::is_empty) {
-        return Err(invalid("must be scheme, host and port alone: /link/ and /complete/ come below it"));
-    }
-    Ok(url)
-}
-
-/// Leaves room for `/complete/azure_active_directory_service_user` within Entra's 256.
-const URL_LEN_MAX: usize = 200;
 /// Rows are small; this keeps a page of a large platform to few reads.
 const READ_AT_ONCE: usize = 200;
 /// Enough names to tell a person what is in the way.

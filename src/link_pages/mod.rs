@@ -27,9 +27,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::ids::LinkId;
-use crate::links::{Links, PageProblem};
+use crate::links::{Completion, Links, PageProblem};
 
 /// Serves the pages until told to stop.
 pub async fn serve(listener: TcpListener, links: Links, stop: CancellationToken) -> std::io::Result<()> {
@@ -37,7 +38,7 @@ pub async fn serve(listener: TcpListener, links: Links, stop: CancellationToken)
 }
 
 fn router(links: Links) -> Router {
-    let policy = content_security_policy(&links.browser_origin());
+    let policy = content_security_policy(&links.form_origins().join(" "));
     Router::new()
         .route("/link/style.css", get(style))
         .route("/link/{id}", get(show).post(enter))
@@ -81,9 +82,7 @@ async fn enter(State(links): State<Links>, Path(id): Path<String>, headers: Head
     }
     match within(links.enter(&id, cookie::read(&headers))).await {
         Ok(entered) => {
-            let mut response = StatusCode::SEE_OTHER.into_response();
-            let location = HeaderValue::try_from(entered.authorize_url.as_str());
-            response.headers_mut().insert(LOCATION, location.expect("a URL is a header value"));
+            let mut response = see_other(&entered.authorize_url);
             response.headers_mut().insert(SET_COOKIE, cookie::write(&entered.cookie));
             response
         }
@@ -109,9 +108,19 @@ async fn complete(
         return problem(PageProblem::Unknown);
     };
     match within(links.complete(callback)).await {
-        Ok(completed) => pages::completed(&completed).into_response(),
+        Ok(Completion { go_to: Some(target), .. }) => see_other(&target),
+        Ok(Completion { completed, go_to: None }) => pages::completed(&completed).into_response(),
         Err(error) => problem(error),
     }
+}
+
+fn see_other(url: &Url) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    let mut location = HeaderValue::try_from(url.as_str()).expect("a URL is a header value");
+    // It carries a state or a confirmation.
+    location.set_sensitive(true);
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
 
 async fn no_head() -> StatusCode {
@@ -146,10 +155,10 @@ fn with_headers(mut response: Response, policy: HeaderValue) -> Response {
     response
 }
 
-/// `form-action` names the authority too: 'self' alone makes Chromium refuse the redirect to it.
-fn content_security_policy(authority: &str) -> HeaderValue {
+/// `form-action` names where the form's redirects lead too: 'self' alone makes Chromium refuse them.
+fn content_security_policy(elsewhere: &str) -> HeaderValue {
     let policy = format!(
-        "default-src 'none'; style-src 'self'; form-action 'self' {authority}; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; form-action 'self' {elsewhere}; base-uri 'none'; frame-ancestors 'none'"
     );
     HeaderValue::try_from(policy).expect("an origin is a header value")
 }

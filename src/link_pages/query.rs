@@ -20,10 +20,7 @@ pub(super) fn callback(query: Option<&str>, cookie: Option<String>, developers: 
     }
     let outcome = match (code, error) {
         (Some(code), None) if !code.is_empty() => Ok(AuthorizationCode::new(code)),
-        (None, Some(error)) => {
-            // Both are seen when a person declines (azure.md 1.9, 65004).
-            Err(Declined { by_person: matches!(error.as_str(), "access_denied" | "consent_required") })
-        }
+        (None, Some(error)) => Err(Declined::read(&error)),
         _ => return None,
     };
     let state = state.filter(|state| !state.is_empty() && state.len() <= STATE_LEN_MAX)?;

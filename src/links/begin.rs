@@ -14,14 +14,32 @@ use crate::ids::{AccountId, LinkId, Organization};
 use crate::policy::Permission;
 use crate::reason::{Problem, Reason, Refused};
 use crate::secret::{PkceVerifier, hash_text, make_random_text};
-use crate::vault::{Link, LinkPhase, LinkSecrets, VaultError};
+use crate::vault::{Front, Integration, Link, LinkPhase, LinkSecrets, VaultError};
+
+/// What a caller wants to be linked.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub account: AccountId,
+    pub role: Role,
+    pub front: Front,
+    /// The name of a configured return target; front A only.
+    pub return_to: Option<String>,
+    pub expected_login: Option<String>,
+}
 
 /// A link that waits for its person.
-#[derive(Clone, Debug)]
 pub struct Begun {
     pub id: LinkId,
-    pub link_url: Url,
+    pub door: Door,
     pub expires_at: jiff::Timestamp,
+}
+
+/// Where the person goes in.
+pub enum Door {
+    /// Our page.
+    LinkUrl(Url),
+    /// Entra's sign-in page; the platform binds `state` to its own browser session.
+    Authorize { url: Url, state: String },
 }
 
 /// What the first page says.
@@ -43,18 +61,13 @@ pub struct Entered {
 }
 
 impl Links {
-    /// Begins a link of the service user by our pages.
-    pub async fn begin(
-        &self,
-        asking: Asking,
-        account: AccountId,
-        expected_login: Option<String>,
-    ) -> Result<Begun, Refused> {
+    /// Begins a link of the service user or of a developer, by our pages or the platform's.
+    pub async fn begin(&self, asking: Asking, wanted: Wanted) -> Result<Begun, Refused> {
         let parts = &self.0;
-        let allowed = parts.gate.allow(&asking, Permission::Link, &account).await?;
-        let key = ConnectionKey { account: allowed.account().clone(), role: Role::ServiceUser };
+        let allowed = parts.gate.allow(&asking, Permission::Link, &wanted.account).await?;
+        let key = ConnectionKey { account: allowed.account().clone(), role: wanted.role.clone() };
         let mut event = asking.event(Outcome::Done).about(&key);
-        let begun = parts.begin_allowed(&asking, key, expected_login).await;
+        let begun = parts.begin_allowed(&asking, key, wanted).await;
         event.link = begun.as_ref().ok().map(|begun| begun.id.clone());
         // A link whose beginning is not on record is known to nobody, and runs out.
         parts.gate.conclude(event, begun).await
@@ -81,15 +94,8 @@ impl Links {
         for _ in 0..CLICKS_MAX {
             let mut found = self.0.begun(id).await?;
             let integration = self.0.page_integration(&found.link.key.account).await?;
+            let authorize_url = self.0.authorize_url(&integration, &found.link).ok_or(PageProblem::Over)?;
             let secrets = found.link.secrets.as_mut().ok_or(PageProblem::Over)?;
-            let authorize_url = self.0.entra.authorize_url(&AuthorizeRequest {
-                tenant: &integration.tenant,
-                client_id: &found.link.client_id,
-                redirect_uri: &found.link.redirect_uri,
-                state: &secrets.state,
-                nonce: &secrets.nonce,
-                verifier: &secrets.verifier,
-            });
             match secrets.cookie_hash.replace(hash.clone()) {
                 Some(bound) if bound != hash => return Err(PageProblem::OtherBrowser),
                 Some(_) => return Ok(Entered { cookie, authorize_url }),
@@ -112,9 +118,10 @@ impl super::Parts {
         &self,
         asking: &Asking,
         key: ConnectionKey,
-        expected_login: Option<String>,
+        wanted: Wanted,
     ) -> Result<Begun, Refused> {
         let integration = self.integration(&key.account).await?;
+        let return_to = self.return_to(&integration, &wanted)?;
         if OPEN_LINKS_MAX <= self.vault.open_link_count(&key.account).await? {
             let detail = "too many links of this account are open; they run out after ten minutes";
             return Err(Problem::new(Reason::RateLimited, detail).retry_after(SIGN_IN_WITHIN).into());
@@ -126,17 +133,20 @@ impl super::Parts {
             id: make_random_text().parse().expect("base64url is a name"),
             expires_at: later(self.clock.now().wall, SIGN_IN_WITHIN),
             phase: LinkPhase::Begun,
+            front: wanted.front,
             begun_by: asking.caller.clone(),
             actor: asking.actor.clone(),
-            expected_login,
+            expected_login: wanted.expected_login,
             client_id: integration.client_id.clone(),
             redirect_uri: below(&integration.public_url, redirect_path(&key.role)),
+            return_to,
             state_hash: hash_text(&state),
             secrets: Some(LinkSecrets {
-                state,
+                state: state.clone(),
                 nonce: make_random_text(),
                 verifier: PkceVerifier::new(make_random_text()),
                 cookie_hash: None,
+                confirmation_hash: None,
                 grant: None,
                 token: None,
                 unverified_id_token: None,
@@ -147,13 +157,61 @@ impl super::Parts {
             key,
         };
         self.vault.insert_link(&link).await?;
-        let link_url = below(&integration.public_url, &format!("link/{}", link.id));
-        Ok(Begun { id: link.id, link_url, expires_at: link.expires_at })
+        let door = match link.front {
+            Front::OurPages => Door::LinkUrl(below(&integration.public_url, &format!("link/{}", link.id))),
+            Front::PlatformPages => {
+                let url = self.authorize_url(&integration, &link).expect("a link that begins has secrets");
+                Door::Authorize { url, state }
+            }
+        };
+        Ok(Begun { id: link.id, door, expires_at: link.expires_at })
     }
 
-    /// A link that still waits for its person.
+    /// Where our last page sends the person. A developer's link by our pages needs it: only the
+    /// confirmation that their browser carries there shows that the person who signed in is the one who
+    /// is signed in to the platform.
+    fn return_to(&self, integration: &Integration, wanted: &Wanted) -> Result<Option<Url>, Refused> {
+        match (wanted.front, &wanted.return_to, &wanted.role) {
+            (_, _, Role::ServicePrincipal) => {
+                Err(Refused::invalid("connection.role", "a service principal is not linked by a person"))
+            }
+            (Front::PlatformPages, Some(_), _) => {
+                Err(Refused::invalid("return_to", "is for links by the broker's own pages"))
+            }
+            (Front::OurPages, None, Role::Developer(_)) => {
+                Err(Refused::invalid("return_to", "is required for a developer's link by our pages"))
+            }
+            (_, None, _) => Ok(None),
+            (Front::OurPages, Some(name), _) => {
+                match self.return_targets.url(name, &integration.public_url) {
+                    Some(url) => Ok(Some(url)),
+                    None => {
+                        Err(Refused::invalid("return_to", "is not the name of a configured return target"))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Entra's sign-in page for this link; `None` once its secrets are wiped.
+    fn authorize_url(&self, integration: &Integration, link: &Link) -> Option<Url> {
+        let secrets = link.secrets.as_ref()?;
+        Some(self.entra.authorize_url(&AuthorizeRequest {
+            tenant: &integration.tenant,
+            client_id: &link.client_id,
+            redirect_uri: &link.redirect_uri,
+            state: &secrets.state,
+            nonce: &secrets.nonce,
+            verifier: &secrets.verifier,
+        }))
+    }
+
+    /// A link of our pages that still waits for its person.
     async fn begun(&self, id: &LinkId) -> Result<Found, PageProblem> {
         let found = self.link(id).await.map_err(PageProblem::from)?.ok_or(PageProblem::Unknown)?;
+        if found.link.front != Front::OurPages {
+            return Err(PageProblem::Unknown);
+        }
         if found.has_expired() {
             return Err(PageProblem::Expired);
         }

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 use super::check::Checked;
-use super::{Found, Links, Parts};
+use super::{Found, LinkView, Links, Parts, lost};
 use crate::clock::later;
 use crate::connection::{Identity, Role};
 use crate::entra::{App, Verdict};
 use crate::event::{By, Event, Outcome};
-use crate::ids::AccountId;
-use crate::reason::{Problem, Reason};
-use crate::secret::{AuthorizationCode, hash_text};
-use crate::vault::{Integration, LinkEnd, LinkPhase, StoredToken, VaultError};
+use crate::gate::Asking;
+use crate::ids::{AccountId, LinkId};
+use crate::policy::{Allowed, Permission};
+use crate::reason::{Problem, Reason, Refused};
+use crate::secret::{AuthorizationCode, hash_text, make_random_text};
+use crate::vault::{Front, Integration, LinkEnd, LinkPhase, StoredToken, VaultError};
 
 /// What a browser brought to one of the two redirect URIs.
 pub struct Callback {
@@ -23,13 +27,28 @@ pub struct Callback {
     pub cookie: Option<String>,
 }
 
+/// What the platform's own callback received (front B).
+pub struct Received {
+    /// Without query.
+    pub redirect_uri: String,
+    pub state: String,
+    pub outcome: Result<AuthorizationCode, Declined>,
+}
+
 /// Entra sent no code. Its `error` only; its text is never shown or kept (threat T18).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Declined {
     pub by_person: bool,
 }
 
-/// How a callback ended, for the last page.
+/// How a callback ended, and where the browser goes then.
+pub struct Completion {
+    pub completed: Completed,
+    /// The return target with the confirmation in it, unless the link ended. For this browser alone.
+    pub go_to: Option<Url>,
+}
+
+/// How a callback ended.
 #[derive(Clone, Debug)]
 pub enum Completed {
     /// Verified; whoever began the link must confirm it.
@@ -63,49 +82,117 @@ pub enum PageProblem {
 }
 
 impl Links {
-    /// Completes a link with what the browser brought. Once taken it is finished whether or not the
-    /// browser waits.
-    pub async fn complete(&self, callback: Callback) -> Result<Completed, PageProblem> {
+    /// Completes a link of our pages with what the browser brought. Once taken it is finished whether or
+    /// not the browser waits.
+    pub async fn complete(&self, callback: Callback) -> Result<Completion, PageProblem> {
         let parts = self.0.clone();
-        let work = async move { parts.complete(callback).await };
+        let work = async move {
+            let mut found = parts.for_callback(&callback).await?;
+            let integration = parts.page_integration(&found.link.key.account).await?;
+            Ok(parts.finish(&mut found, &integration, By::Browser, callback.outcome).await?)
+        };
         self.0.tasks.run(work).await.unwrap_or(Err(PageProblem::Unavailable))
+    }
+
+    /// Completes a link of the platform's pages with what their callback received. Repeating it answers
+    /// the link as it is.
+    pub async fn receive(
+        &self,
+        asking: Asking,
+        account: AccountId,
+        received: Received,
+    ) -> Result<LinkView, Refused> {
+        let allowed = self.0.gate.allow(&asking, Permission::Link, &account).await?;
+        let parts = self.0.clone();
+        let work = async move { parts.receive(&asking, &allowed, received).await };
+        self.0.tasks.run(work).await.unwrap_or_else(|_| Err(lost()))
     }
 }
 
 impl Parts {
-    async fn complete(self: Arc<Self>, callback: Callback) -> Result<Completed, PageProblem> {
-        let mut found = self.for_callback(&callback).await?;
-        let integration = self.page_integration(&found.link.key.account).await?;
+    async fn receive(
+        &self,
+        asking: &Asking,
+        allowed: &Allowed,
+        received: Received,
+    ) -> Result<LinkView, Refused> {
+        let mut event = asking.event(Outcome::Done);
+        event.account = Some(allowed.account().clone());
+        let found = match self.for_platform(allowed, &received).await {
+            Ok(found) => found,
+            Err(refused) => return self.gate.conclude(event, Err(refused)).await,
+        };
+        let mut event = event.about(&found.link.key);
+        event.link = Some(found.link.id.clone());
+        let view = self.receive_for(found, By::Caller(asking.caller.clone()), received).await;
+        self.gate.conclude(event, view).await
+    }
+
+    async fn receive_for(&self, mut found: Found, by: By, received: Received) -> Result<LinkView, Refused> {
+        if found.link.phase == LinkPhase::Begun && !found.has_expired() {
+            let integration = self.integration(&found.link.key.account).await?;
+            match self.finish(&mut found, &integration, by, received.outcome).await {
+                Ok(_) => {}
+                // The same state came twice: whoever was faster spends the code.
+                Err(VaultError::Changed(_)) => {
+                    let id = &found.link.id;
+                    found = self.link(id).await?.ok_or(Refused::NotFound("the link"))?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.brought_up_to_date(found).await
+    }
+
+    /// Takes the link, spends the code, checks who signed in: the one core of both fronts.
+    async fn finish(
+        &self,
+        found: &mut Found,
+        integration: &Integration,
+        by: By,
+        outcome: Result<AuthorizationCode, Declined>,
+    ) -> Result<Completion, VaultError> {
+        let over = |completed| Completion { completed, go_to: None };
         found.link.phase = LinkPhase::Taken;
         // Whoever loses this write brought the same state a second time.
-        self.save(&mut found).await.map_err(PageProblem::taken_from)?;
-        match callback.outcome {
+        self.save(found).await?;
+        let code = match outcome {
+            Ok(code) => code,
             Err(declined) => {
-                let message = if declined.by_person {
-                    "The sign-in was declined. Begin the link again and accept."
+                let (reason, message) = if declined.by_person {
+                    (Reason::LinkExpired, "The sign-in was declined. Begin the link again and accept.")
                 } else {
-                    "Entra refused the sign-in. An administrator must look at the app's registration and consent."
+                    (
+                        Reason::ConsentRequired,
+                        "Entra refused the sign-in. An administrator must look at the app's registration and consent.",
+                    )
                 };
-                let reason = if declined.by_person { Reason::LinkExpired } else { Reason::ConsentRequired };
-                self.end(&mut found, reason, message).await
+                return self.end(found, by, reason, message).await.map(over);
             }
-            Ok(code) => match self.exchange(&mut found, &integration, &code).await {
-                Ok(()) => self.verify(&mut found, &integration).await,
-                Err(problem) => {
-                    let message = format!("{}. {}", problem.detail, problem.reason.what_to_do());
-                    self.end(&mut found, problem.reason, &message).await
+        };
+        match self.exchange(found, integration, &code).await {
+            Ok(go_to) => Ok(match self.check_held(found, integration).await {
+                Checked::Verified(identity, replaces) => {
+                    let account = found.link.key.account.clone();
+                    Completion { completed: Completed::Verified { account, identity, replaces }, go_to }
                 }
-            },
+                Checked::Ended(end) => over(Completed::Ended(end)),
+                Checked::Later => Completion { completed: Completed::Held, go_to },
+            }),
+            Err(problem) => {
+                let message = format!("{}. {}", problem.detail, problem.reason.what_to_do());
+                self.end(found, by, problem.reason, &message).await.map(over)
+            }
         }
     }
 
-    /// The link this callback is for, if role, phase, time and browser agree. Changes nothing: what
-    /// does not agree must not spend somebody else's link.
+    /// The link this browser's callback is for, if front, role, phase, time and browser agree. Changes
+    /// nothing: what does not agree must not spend somebody else's link.
     async fn for_callback(&self, callback: &Callback) -> Result<Found, PageProblem> {
-        let hash = hash_text(&callback.state);
-        let (link, version, store_now) =
-            self.vault.link_by_state(&hash).await.map_err(PageProblem::from)?.ok_or(PageProblem::Unknown)?;
-        let found = Found { link, version, store_now };
+        let found = self.by_state(&callback.state).await?.ok_or(PageProblem::Unknown)?;
+        if found.link.front != Front::OurPages {
+            return Err(PageProblem::Unknown);
+        }
         if callback.developers != matches!(found.link.key.role, Role::Developer(_)) {
             return Err(PageProblem::OtherRole);
         }
@@ -131,13 +218,31 @@ impl Parts {
         Ok(found)
     }
 
-    /// Spends the code and seals what it bought into the link, at once (invariant 3).
+    /// The link that the platform's callback is for: of its pages, begun by this caller, and the redirect
+    /// URI of the link's role. Who did not begin it does not learn of it.
+    async fn for_platform(&self, allowed: &Allowed, received: &Received) -> Result<Found, Refused> {
+        let found = self.by_state(&received.state).await?;
+        let found = found.filter(|found| found.link.front == Front::PlatformPages && found.is_of(allowed));
+        let found = found.ok_or(Refused::NotFound("the link"))?;
+        if found.link.redirect_uri.as_str() != received.redirect_uri {
+            return Err(Refused::invalid("redirect_uri", "is not the redirect URI of this link's role"));
+        }
+        Ok(found)
+    }
+
+    async fn by_state(&self, state: &str) -> Result<Option<Found>, VaultError> {
+        let found = self.vault.link_by_state(&hash_text(state)).await?;
+        Ok(found.map(|(link, version, store_now)| Found { link, version, store_now }))
+    }
+
+    /// Spends the code and seals what it bought into the link, at once (invariant 3). The answer is where
+    /// the browser goes with its confirmation, if the link has a return target.
     async fn exchange(
         &self,
         found: &mut Found,
         integration: &Integration,
         code: &AuthorizationCode,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<Url>, Problem> {
         let credential = self.accounts.choose(integration)?;
         let app = App {
             tenant: &integration.tenant,
@@ -166,11 +271,16 @@ impl Parts {
         });
         secrets.grant = answered.refresh;
         secrets.unverified_id_token = answered.id_token;
+        let go_to = found.link.return_to.clone().map(|target| {
+            let confirmation = make_random_text();
+            secrets.confirmation_hash = Some(hash_text(&confirmation));
+            with_confirmation(target, &found.link.id, &confirmation)
+        });
         found.link.phase = LinkPhase::Held;
         found.link.expires_at = later(self.clock.now().wall, CONFIRM_WITHIN);
         self.save_hard(found).await.map_err(|error| error.problem())?;
         self.accounts.accept(&integration.account, credential).await;
-        Ok(())
+        Ok(go_to)
     }
 
     /// Saves what cannot be had again: a store that stumbles is asked a few times.
@@ -190,25 +300,20 @@ impl Parts {
         self.save(found).await
     }
 
-    async fn verify(&self, found: &mut Found, integration: &Integration) -> Result<Completed, PageProblem> {
-        Ok(match self.check_held(found, integration).await {
-            Checked::Verified(identity, replaces) => {
-                Completed::Verified { account: found.link.key.account.clone(), identity, replaces }
-            }
-            Checked::Ended(end) => Completed::Ended(end),
-            Checked::Later => Completed::Held,
-        })
-    }
-
-    async fn end(&self, found: &mut Found, reason: Reason, message: &str) -> Result<Completed, PageProblem> {
-        let mut event =
-            Event::new("link.complete", By::Browser, Outcome::Refused { reason: reason.as_str() })
-                .about(&found.link.key);
+    async fn end(
+        &self,
+        found: &mut Found,
+        by: By,
+        reason: Reason,
+        message: &str,
+    ) -> Result<Completed, VaultError> {
+        let mut event = Event::new("link.complete", by, Outcome::Refused { reason: reason.as_str() })
+            .about(&found.link.key);
         event.link = Some(found.link.id.clone());
         // That it ended is worth a record, but nothing was released: a failing audit is told elsewhere.
         let _recorded = self.gate.record(event).await;
         found.link.end(reason, message);
-        self.save(found).await.map_err(PageProblem::from)?;
+        self.save(found).await?;
         Ok(Completed::Ended(LinkEnd { reason, message: message.to_owned() }))
     }
 
@@ -224,21 +329,31 @@ impl Parts {
     }
 }
 
-impl PageProblem {
-    fn taken_from(error: VaultError) -> Self {
-        match error {
-            VaultError::Changed(_) => Self::Used,
-            other => Self::from(other),
-        }
+impl Declined {
+    /// What `error` says about who declined; both are seen when a person does (azure.md 1.9, 65004).
+    pub fn read(error: &str) -> Self {
+        Self { by_person: matches!(error, "access_denied" | "consent_required") }
     }
 }
 
 impl From<VaultError> for PageProblem {
     fn from(error: VaultError) -> Self {
-        // Logs the cause.
-        let _told = error.problem();
-        Self::Unavailable
+        match error {
+            // Somebody else took the link's next step.
+            VaultError::Changed(_) => Self::Used,
+            error => {
+                // Logs the cause.
+                let _told = error.problem();
+                Self::Unavailable
+            }
+        }
     }
+}
+
+/// The return target with what `ConfirmLink` asks for; it travels through this browser alone.
+fn with_confirmation(mut target: Url, id: &LinkId, confirmation: &str) -> Url {
+    target.query_pairs_mut().append_pair("link_id", id.as_str()).append_pair("confirmation", confirmation);
+    target
 }
 
 fn exchange_refused(verdict: Verdict) -> Problem {

@@ -10,6 +10,7 @@ use crate::gate::Asking;
 use crate::ids::{AccountId, LinkId};
 use crate::policy::{Allowed, Permission};
 use crate::reason::{Problem, Reason, Refused};
+use crate::secret::hash_text;
 use crate::vault::{Connection, LinkPhase, LinkSecrets, Live, Opened, Standing, VaultError};
 
 impl Links {
@@ -19,9 +20,10 @@ impl Links {
         asking: Asking,
         account: AccountId,
         id: LinkId,
+        confirmation: Option<String>,
     ) -> Result<ConnectionView, Refused> {
         let parts = self.0.clone();
-        let work = async move { parts.confirm(asking, &account, &id).await };
+        let work = async move { parts.confirm(asking, &account, &id, confirmation).await };
         self.0.tasks.run(work).await.unwrap_or_else(|_| Err(lost()))
     }
 }
@@ -32,9 +34,10 @@ impl Parts {
         asking: Asking,
         account: &AccountId,
         id: &LinkId,
+        confirmation: Option<String>,
     ) -> Result<ConnectionView, Refused> {
         let allowed = self.gate.allow(&asking, Permission::Link, account).await?;
-        let confirmed = self.confirm_allowed(&asking, &allowed, id).await;
+        let confirmed = self.confirm_allowed(&asking, &allowed, id, confirmation.as_deref()).await;
         if let Err(refused) = &confirmed {
             let mut event = asking.event(Outcome::Refused { reason: refused.as_str() });
             event.account = Some(account.clone());
@@ -50,6 +53,7 @@ impl Parts {
         asking: &Asking,
         allowed: &Allowed,
         id: &LinkId,
+        confirmation: Option<&str>,
     ) -> Result<ConnectionView, Refused> {
         let mut is_recorded = false;
         for _ in 0..RACES_MAX {
@@ -59,6 +63,7 @@ impl Parts {
                 return opened.as_ref().map(ConnectionView::of).ok_or(Refused::NotFound("the connection"));
             }
             confirmable(&found)?;
+            carries_confirmation(&found, confirmation)?;
             self.still_of_the_integration(&found).await?;
             let standing = self.vault.standing(&found.link.key).await?;
             still_replaces(&found, &standing)?;
@@ -125,6 +130,25 @@ fn still_replaces(found: &Found, standing: &Standing) -> Result<(), Refused> {
     }
     let detail = "the identity that would be replaced is not the one that was shown";
     Err(Problem::new(Reason::LinkMismatch, detail).into())
+}
+
+/// The person whose browser came back to the platform is the one who signed in.
+fn carries_confirmation(found: &Found, confirmation: Option<&str>) -> Result<(), Refused> {
+    let hash = found.link.secrets.as_ref().and_then(|secrets| secrets.confirmation_hash.as_ref());
+    match (&found.link.return_to, confirmation) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err(Refused::invalid("confirmation", "is not needed for this link")),
+        (Some(_), None) => {
+            let problem = "is required: the person's browser brings it to the return target";
+            Err(Refused::invalid("confirmation", problem))
+        }
+        // Hashes of 256 random bits: comparing them leaks nothing that helps.
+        (Some(_), Some(confirmation)) if hash == Some(&hash_text(confirmation)) => Ok(()),
+        (Some(_), Some(_)) => {
+            let detail = "the confirmation is not the one this link's browser was given";
+            Err(Problem::new(Reason::LinkMismatch, detail).into())
+        }
+    }
 }
 
 fn confirmable(found: &Found) -> Result<(), Refused> {

@@ -23,6 +23,8 @@ pub struct LinkView {
     pub replaces: Option<Identity>,
     pub ended: Option<LinkEnd>,
     pub expires_at: Timestamp,
+    /// Whether `ConfirmLink` needs what the person's browser carries.
+    pub confirmation_required: bool,
 }
 
 /// A connection as its readers see it.
@@ -97,7 +99,7 @@ pub(super) fn never_linked(key: &ConnectionKey) -> Refused {
 }
 
 impl Parts {
-    async fn brought_up_to_date(&self, mut found: Found) -> Result<LinkView, Refused> {
+    pub(super) async fn brought_up_to_date(&self, mut found: Found) -> Result<LinkView, Refused> {
         if found.has_expired() {
             let message = "The link was not finished in time. Begin it again.";
             found.link.end(Reason::LinkExpired, message);
@@ -134,6 +136,7 @@ impl LinkView {
     fn of(found: Found) -> Self {
         let link = found.link;
         Self {
+            confirmation_required: link.return_to.is_some(),
             id: link.id,
             key: link.key,
             phase: link.phase,

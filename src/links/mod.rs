@@ -8,8 +8,8 @@
 //! 3. What a code bought is sealed into the link's row before anything else that could fail (P4).
 //! 4. What spends a code or writes what it bought runs in a task of ours, not in a request.
 //!
-//! Links of service users by our own pages (front A) are built; the platform's pages and developers
-//! come with the next step.
+//! Two fronts, one core: our own pages ([`complete`](Links::complete)) and the platform's
+//! ([`receive`](Links::receive)) differ only in how it is known that the callback is the beginner's.
 
 mod begin;
 mod check;
@@ -18,15 +18,17 @@ mod confirm;
 mod disconnect;
 mod look;
 mod sweep;
+mod target;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use begin::{Begun, Entered, Shown};
-pub use complete::{Callback, Completed, Declined, PageProblem};
+pub use begin::{Begun, Door, Entered, Shown, Wanted};
+pub use complete::{Callback, Completed, Completion, Declined, PageProblem, Received};
 pub use look::{ConnectionView, LinkView};
 pub use sweep::LinkSweeper;
+pub use target::ReturnTargets;
 
 use crate::accounts::Accounts;
 use crate::clock::Clock;
@@ -55,6 +57,7 @@ pub struct Parts {
     pub devops: Arc<Devops>,
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
+    pub return_targets: ReturnTargets,
 }
 
 /// A link with what is needed to save it.
@@ -69,20 +72,22 @@ impl Links {
         Self(Arc::new(parts))
     }
 
-    /// Where the pages' forms may send a browser, for their Content-Security-Policy.
-    pub fn browser_origin(&self) -> String {
-        self.0.entra.browser_origin()
+    /// Where the pages' forms may send a browser, for their Content-Security-Policy: to Entra, and by its
+    /// redirect and ours to a return target.
+    pub fn form_origins(&self) -> Vec<String> {
+        let mut origins = vec![self.0.entra.browser_origin()];
+        origins.extend(self.0.return_targets.origins());
+        origins.sort();
+        origins.dedup();
+        origins
     }
 }
 
 impl Parts {
     /// The link, for the caller that began it. Everybody else learns nothing.
     async fn own_link(&self, allowed: &Allowed, id: &LinkId) -> Result<Found, Refused> {
-        let found = self.link(id).await?.ok_or(Refused::Denied)?;
-        if found.link.begun_by != *allowed.caller() || found.link.key.account != *allowed.account() {
-            return Err(Refused::Denied);
-        }
-        Ok(found)
+        let found = self.link(id).await?;
+        found.filter(|found| found.is_of(allowed)).ok_or(Refused::Denied)
     }
 
     async fn link(&self, id: &LinkId) -> Result<Option<Found>, VaultError> {
@@ -101,6 +106,11 @@ impl Parts {
 }
 
 impl Found {
+    /// Whether this caller began it, for this account.
+    fn is_of(&self, allowed: &Allowed) -> bool {
+        self.link.begun_by == *allowed.caller() && self.link.key.account == *allowed.account()
+    }
+
     /// Expired is what its time says, whether or not anybody swept.
     fn has_expired(&self) -> bool {
         self.link.phase.is_open() && self.link.expires_at <= self.store_now

@@ -18,7 +18,7 @@ use crate::connection::{ConnectionKey, Role};
 use crate::event::Outcome;
 use crate::gate::{Asking, Gate};
 use crate::git_url::GitUrl;
-use crate::ids::AccountId;
+use crate::ids::{AccountId, DeveloperId};
 use crate::policy::{Allowed, Permission};
 use crate::reason::{Problem, Reason, Refused};
 use crate::secret::Fingerprint;
@@ -62,20 +62,37 @@ impl Release {
     pub async fn service_user_token(&self, wish: Wish) -> Result<Released, Refused> {
         let allowed = self.gate.allow(&wish.asking, Permission::ReleaseServiceUser, &wish.account).await?;
         let integration = self.integration(&wish.asking, &allowed).await?;
-        self.release(&wish, &allowed, &integration).await
+        self.release(&wish, &allowed, &integration, None).await
     }
 
-    /// A credential for git, if the URL is of the account's organization.
-    pub async fn git_credential(&self, wish: Wish, url: &GitUrl) -> Result<Released, Refused> {
+    /// A token of one developer. It never answers with anybody else's (P7).
+    pub async fn developer_token(&self, wish: Wish, developer: DeveloperId) -> Result<Released, Refused> {
+        let allowed = self.gate.allow(&wish.asking, Permission::ReleaseDeveloper, &wish.account).await?;
+        let integration = self.integration(&wish.asking, &allowed).await?;
+        self.release(&wish, &allowed, &integration, Some(developer)).await
+    }
+
+    /// A credential for git, if the URL is of the account's organization: the headless identity's, or the
+    /// developer's for a caller that may have their token.
+    pub async fn git_credential(
+        &self,
+        wish: Wish,
+        developer: Option<DeveloperId>,
+        url: &GitUrl,
+    ) -> Result<Released, Refused> {
         let allowed = self.gate.allow(&wish.asking, Permission::Git, &wish.account).await?;
+        let allowed = match developer {
+            None => allowed,
+            Some(_) => self.gate.allow(&wish.asking, Permission::ReleaseDeveloper, &wish.account).await?,
+        };
         let integration = self.integration(&wish.asking, &allowed).await?;
         if url.organization != integration.organization {
-            let event = wish.asking.event(Outcome::Done).about(&headless(&integration));
+            let event = wish.asking.event(Outcome::Done).about(&key_of(&integration, developer));
             let detail = "the URL is of another Azure DevOps organization than the account's";
             let refused = Problem::new(Reason::OrganizationMismatch, detail).into();
             return self.gate.conclude(event, Err(refused)).await;
         }
-        self.release(&wish, &allowed, &integration).await
+        self.release(&wish, &allowed, &integration, developer).await
     }
 
     /// A holder was refused with a token. Who may release may report; an unknown fingerprint changes
@@ -87,9 +104,13 @@ impl Release {
         role: Option<Role>,
         fingerprint: &Fingerprint,
     ) -> Result<(), Refused> {
-        let allowed = self.gate.allow_any(&asking, &MAY_REPORT, &account).await?;
+        let may_report = match role {
+            Some(Role::Developer(_)) => &MAY_REPORT_DEVELOPERS[..],
+            Some(Role::ServiceUser | Role::ServicePrincipal) | None => &MAY_REPORT_HEADLESS[..],
+        };
+        let allowed = self.gate.allow_any(&asking, may_report, &account).await?;
         let integration = self.integration(&asking, &allowed).await?;
-        let key = role.map_or_else(|| headless(&integration), |role| ConnectionKey { account, role });
+        let key = role.map_or_else(|| key_of(&integration, None), |role| ConnectionKey { account, role });
         let reported = self.tokens.report(&allowed, &key, fingerprint);
         tracing::info!(connection.key = %key, ?reported, "a token was reported as rejected");
         self.gate.record(asking.event(Outcome::Done).about(&key)).await
@@ -108,8 +129,9 @@ impl Release {
         wish: &Wish,
         allowed: &Allowed,
         integration: &Integration,
+        developer: Option<DeveloperId>,
     ) -> Result<Released, Refused> {
-        let key = headless(integration);
+        let key = key_of(integration, developer);
         let token = self.tokens.token(allowed, &key, wish.min_ttl).await.map_err(Refused::from);
         let outcome = match &token {
             Ok(token) => Outcome::Released {
@@ -148,13 +170,16 @@ impl Release {
     }
 }
 
-/// Which connection answers for the account when no developer is named.
-fn headless(integration: &Integration) -> ConnectionKey {
-    ConnectionKey { account: integration.account.clone(), role: Role::from(integration.headless) }
+/// Which connection answers: the developer's, or the headless one when none is named.
+fn key_of(integration: &Integration, developer: Option<DeveloperId>) -> ConnectionKey {
+    let role = developer.map_or_else(|| Role::from(integration.headless), Role::Developer);
+    ConnectionKey { account: integration.account.clone(), role }
 }
 
 /// Who may release may report.
-const MAY_REPORT: [Permission; 3] = [Permission::Report, Permission::ReleaseServiceUser, Permission::Git];
+const MAY_REPORT_HEADLESS: [Permission; 3] =
+    [Permission::Report, Permission::ReleaseServiceUser, Permission::Git];
+const MAY_REPORT_DEVELOPERS: [Permission; 2] = [Permission::Report, Permission::ReleaseDeveloper];
 const DAY: Duration = Duration::from_hours(24);
 /// Time enough for a person to make a new secret before anything stops.
 const WARN_BEFORE_EXPIRY: Duration = Duration::from_hours(24 * 60);

@@ -22,12 +22,15 @@ pub struct Link {
     /// Checked at use: a sweeper that is late must not make a link live longer.
     pub expires_at: Timestamp,
     pub phase: LinkPhase,
+    pub front: Front,
     pub begun_by: Caller,
     pub actor: Option<Label>,
     pub expected_login: Option<String>,
     /// The app that the person consents to: a grant is worth nothing to another.
     pub client_id: ClientId,
     pub redirect_uri: Url,
+    /// Where the last page sends the browser, with the confirmation that is then required.
+    pub return_to: Option<Url>,
     pub state_hash: String,
     /// Wiped when the link is connected or ended.
     pub secrets: Option<LinkSecrets>,
@@ -44,9 +47,22 @@ pub struct LinkSecrets {
     pub nonce: String,
     pub verifier: PkceVerifier,
     pub cookie_hash: Option<String>,
+    /// Of the one-time confirmation that only the person's browser carries.
+    pub confirmation_hash: Option<String>,
     pub grant: Option<RefreshToken>,
     pub token: Option<StoredToken>,
     pub unverified_id_token: Option<RawIdToken>,
+}
+
+/// Whose pages the person meets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Front {
+    /// Front A: ours, behind the platform's ingress.
+    #[default]
+    OurPages,
+    /// Front B: the platform's, which calls `CompleteLink`.
+    PlatformPages,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]

@@ -18,7 +18,7 @@ pub use connections::{
     Claimed, Connection, Ended, Hold, Lease, Live, Opened, Standing, StoredToken, make_keep_alive_at,
 };
 pub use integrations::{ClientCredential, Integration};
-pub use links::{Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
+pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 
 use crate::reason::{Problem, Reason, Refused};
 use crate::seal::{SealError, Sealer};

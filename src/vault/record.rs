@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::connections::{Connection, Ended, Live, StoredToken};
 use super::integrations::{ClientCredential, Integration};
-use super::links::{Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
+use super::links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 use crate::caller::Caller;
 use crate::connection::{ConnectionKey, HeadlessIdentity, Identity};
 use crate::ids::{AccountId, ClientId, CredentialId, Label, LinkId, Organization, TenantId};
@@ -116,11 +116,15 @@ impl From<TokenForm<'_>> for StoredToken {
 pub(super) struct LinkForm<'a> {
     expires_at: Timestamp,
     phase: LinkPhase,
+    #[serde(default)]
+    front: Front,
     begun_by: Caller,
     actor: Option<Label>,
     expected_login: Option<Cow<'a, str>>,
     client_id: ClientId,
     redirect_uri: Cow<'a, url::Url>,
+    #[serde(default)]
+    return_to: Option<Cow<'a, url::Url>>,
     state_hash: Cow<'a, str>,
     secrets: Option<LinkSecretsForm<'a>>,
     identity: Option<Cow<'a, Identity>>,
@@ -134,6 +138,8 @@ struct LinkSecretsForm<'a> {
     nonce: Cow<'a, str>,
     verifier: Cow<'a, str>,
     cookie_hash: Option<Cow<'a, str>>,
+    #[serde(default)]
+    confirmation_hash: Option<Cow<'a, str>>,
     grant: Option<Cow<'a, str>>,
     token: Option<TokenForm<'a>>,
     id_token: Option<Cow<'a, str>>,
@@ -144,17 +150,20 @@ impl<'a> From<&'a Link> for LinkForm<'a> {
         Self {
             expires_at: link.expires_at,
             phase: link.phase,
+            front: link.front,
             begun_by: link.begun_by.clone(),
             actor: link.actor.clone(),
             expected_login: link.expected_login.as_deref().map(Cow::Borrowed),
             client_id: link.client_id.clone(),
             redirect_uri: Cow::Borrowed(&link.redirect_uri),
+            return_to: link.return_to.as_ref().map(Cow::Borrowed),
             state_hash: link.state_hash.as_str().into(),
             secrets: link.secrets.as_ref().map(|secrets| LinkSecretsForm {
                 state: secrets.state.as_str().into(),
                 nonce: secrets.nonce.as_str().into(),
                 verifier: secrets.verifier.expose().into(),
                 cookie_hash: secrets.cookie_hash.as_deref().map(Cow::Borrowed),
+                confirmation_hash: secrets.confirmation_hash.as_deref().map(Cow::Borrowed),
                 grant: secrets.grant.as_ref().map(|grant| grant.expose().into()),
                 token: secrets.token.as_ref().map(TokenForm::from),
                 id_token: secrets.unverified_id_token.as_ref().map(|token| token.expose().into()),
@@ -173,17 +182,20 @@ impl LinkForm<'_> {
             key,
             expires_at: self.expires_at,
             phase: self.phase,
+            front: self.front,
             begun_by: self.begun_by,
             actor: self.actor,
             expected_login: self.expected_login.map(Cow::into_owned),
             client_id: self.client_id,
             redirect_uri: self.redirect_uri.into_owned(),
+            return_to: self.return_to.map(Cow::into_owned),
             state_hash: self.state_hash.into_owned(),
             secrets: self.secrets.map(|secrets| LinkSecrets {
                 state: secrets.state.into_owned(),
                 nonce: secrets.nonce.into_owned(),
                 verifier: PkceVerifier::new(secrets.verifier.into_owned()),
                 cookie_hash: secrets.cookie_hash.map(Cow::into_owned),
+                confirmation_hash: secrets.confirmation_hash.map(Cow::into_owned),
                 grant: secrets.grant.map(|grant| RefreshToken::new(grant.into_owned())),
                 token: secrets.token.map(StoredToken::from),
                 unverified_id_token: secrets.id_token.map(|token| RawIdToken::new(token.into_owned())),

@@ -118,7 +118,6 @@ async fn a_link_that_cannot_be_is_refused_by_its_field() {
         (with_connection(named(pb::Role::ServiceUser, "ana")), "connection.developer_id"),
         (with_connection(named(pb::Role::Developer, "")), "connection.developer_id"),
         (with_front(pb::Front::Unspecified), "front"),
-        (with_front(pb::Front::PlatformPages), "front"),
         (pb::BeginLinkRequest { return_to: "https://evil.test".into(), ..begin_request() }, "return_to"),
         (pb::BeginLinkRequest { actor: "a\nb".into(), ..begin_request() }, "actor"),
     ] {

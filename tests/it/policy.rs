@@ -120,12 +120,6 @@ async fn what_is_not_built_yet_says_so() {
     let operator = app.operator().await;
     let unimplemented = |status: Status| assert_eq!(status.code(), Code::Unimplemented);
     unimplemented(
-        operator.broker().get_developer_token(pb::GetDeveloperTokenRequest::default()).await.unwrap_err(),
-    );
-    unimplemented(
-        operator.connections().complete_link(pb::CompleteLinkRequest::default()).await.unwrap_err(),
-    );
-    unimplemented(
         operator.operations().get_key_status(pb::GetKeyStatusRequest::default()).await.unwrap_err(),
     );
     unimplemented(operator.integrations().suspend(pb::SuspendRequest::default()).await.unwrap_err());

@@ -121,6 +121,8 @@ fn a_verified_link(now: Timestamp) -> Link {
         id: crate::secret::make_random_text().parse().unwrap(),
         key: key(),
         expires_at: crate::clock::later(now, Duration::from_mins(10)),
+        front: crate::vault::Front::OurPages,
+        return_to: None,
         phase: LinkPhase::Verified,
         begun_by: Caller::Dns("test".into()),
         actor: None,

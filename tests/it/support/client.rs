@@ -87,6 +87,16 @@ impl Client {
         self.broker().get_service_user_token(request).await.map(tonic::Response::into_inner)
     }
 
+    /// A token of a developer of `acme`.
+    pub(crate) async fn token_of_developer(&self, developer: &str) -> Answer<pb::GetDeveloperTokenResponse> {
+        let request = pb::GetDeveloperTokenRequest {
+            account_id: "acme".into(),
+            developer_id: developer.into(),
+            ..pb::GetDeveloperTokenRequest::default()
+        };
+        self.broker().get_developer_token(request).await.map(tonic::Response::into_inner)
+    }
+
     pub(crate) async fn git(&self, url: &str) -> Answer<pb::GetGitCredentialResponse> {
         let request = pb::GetGitCredentialRequest {
             account_id: "acme".into(),
@@ -106,9 +116,17 @@ impl Client {
     }
 
     pub(crate) async fn report(&self, fingerprint: &str) -> Answer<pb::ReportTokenRejectedResponse> {
+        self.report_of(None, fingerprint).await
+    }
+
+    pub(crate) async fn report_of(
+        &self,
+        connection: Option<pb::ConnectionName>,
+        fingerprint: &str,
+    ) -> Answer<pb::ReportTokenRejectedResponse> {
         let request = pb::ReportTokenRejectedRequest {
             account_id: "acme".into(),
-            connection: None,
+            connection,
             token_fingerprint: fingerprint.into(),
         };
         self.broker().report_token_rejected(request).await.map(tonic::Response::into_inner)
@@ -131,10 +149,20 @@ impl Client {
         self.connections().get_link(request).await.map(tonic::Response::into_inner)
     }
 
+    /// Hands over what the platform's own callback received.
+    pub(crate) async fn complete(&self, request: pb::CompleteLinkRequest) -> Answer<pb::Link> {
+        self.connections().complete_link(request).await.map(tonic::Response::into_inner)
+    }
+
     pub(crate) async fn confirm(&self, id: &str) -> Answer<pb::Connection> {
+        self.confirm_with(id, "").await
+    }
+
+    pub(crate) async fn confirm_with(&self, id: &str, confirmation: &str) -> Answer<pb::Connection> {
         let request = pb::ConfirmLinkRequest {
             account_id: "acme".into(),
             link_id: id.into(),
+            confirmation: confirmation.into(),
             ..pb::ConfirmLinkRequest::default()
         };
         self.connections().confirm_link(request).await.map(tonic::Response::into_inner)
@@ -142,15 +170,22 @@ impl Client {
 
     /// `acme`'s service user, as it stands.
     pub(crate) async fn connection(&self) -> Answer<pb::Connection> {
-        let request =
-            pb::GetConnectionRequest { account_id: "acme".into(), connection: Some(service_user()) };
+        self.connection_of(service_user()).await
+    }
+
+    pub(crate) async fn connection_of(&self, name: pb::ConnectionName) -> Answer<pb::Connection> {
+        let request = pb::GetConnectionRequest { account_id: "acme".into(), connection: Some(name) };
         self.connections().get_connection(request).await.map(tonic::Response::into_inner)
     }
 
     pub(crate) async fn disconnect(&self) -> Answer<pb::Connection> {
+        self.disconnect_of(service_user()).await
+    }
+
+    pub(crate) async fn disconnect_of(&self, name: pb::ConnectionName) -> Answer<pb::Connection> {
         let request = pb::DisconnectRequest {
             account_id: "acme".into(),
-            connection: Some(service_user()),
+            connection: Some(name),
             ..pb::DisconnectRequest::default()
         };
         self.connections().disconnect(request).await.map(tonic::Response::into_inner)
@@ -178,6 +213,10 @@ pub(crate) fn begin_request() -> pb::BeginLinkRequest {
 
 pub(crate) fn service_user() -> pb::ConnectionName {
     pb::ConnectionName { role: pb::Role::ServiceUser.into(), developer_id: String::new() }
+}
+
+pub(crate) fn developer(id: &str) -> pb::ConnectionName {
+    pb::ConnectionName { role: pb::Role::Developer.into(), developer_id: id.into() }
 }
 
 /// The reason in a refusal's details; empty if it has none.

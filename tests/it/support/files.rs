@@ -148,6 +148,11 @@ certificate = "tls.crt"
 key = "tls.key"
 client_ca = "ca.crt"
 
+[links]
+[[links.return_target]]
+name = "settings"
+url = "/settings/azure-devops"
+
 [entra]
 browser_authority = "{browser}"
 
@@ -176,5 +181,5 @@ allow = ["release.service_user", "git", "repos"]
 name = "ide"
 callers = ["spiffe://platform.test/ide-backend"]
 accounts = ["acme"]
-allow = ["release.service_user", "git", "repos", "report", "link", "connections.read"]
+allow = ["release.service_user", "release.developer", "git", "repos", "report", "link", "connections.read"]
 "#;

@@ -2,7 +2,7 @@
 
 use azdo_broker::pb;
 
-use super::{Browser, CLIENT_ID, Page, SECRET, TENANT, TestApp, assert_refused, begin_request};
+use super::{Browser, CLIENT_ID, Page, SECRET, TENANT, TestApp, assert_refused, begin_request, developer};
 
 /// A link whose person has signed in; the browser has not gone back yet.
 pub(crate) struct SignedIn {
@@ -10,6 +10,12 @@ pub(crate) struct SignedIn {
     pub(crate) link_url: String,
     pub(crate) browser: Browser,
     pub(crate) callback: String,
+}
+
+/// What the platform's own callback received, as a request to hand it over.
+pub(crate) struct Received {
+    pub(crate) id: String,
+    pub(crate) request: pb::CompleteLinkRequest,
 }
 
 impl TestApp {
@@ -91,6 +97,43 @@ impl TestApp {
         let page = browser.post(&begun.link_url).await;
         let authorize_url = page.location().to_owned();
         (begun.link_id, begun.link_url, browser, authorize_url)
+    }
+
+    /// Links a developer of `acme` by the platform's pages.
+    pub(crate) async fn link_developer(&self, id: &str, upn: &str) -> pb::Connection {
+        let operator = self.operator().await;
+        let received = self.received(developer(id), upn).await;
+        let link = operator.complete(received.request).await.unwrap();
+        assert_eq!(link.state(), pb::LinkState::Verified, "{link:?}");
+        operator.confirm(&received.id).await.unwrap()
+    }
+
+    /// A link by the platform's pages whose person signed in; nothing was handed over yet.
+    pub(crate) async fn received(&self, name: pb::ConnectionName, upn: &str) -> Received {
+        let request = pb::BeginLinkRequest {
+            connection: Some(name),
+            front: pb::Front::PlatformPages.into(),
+            ..begin_request()
+        };
+        let begun = self.operator().await.begin_with(request).await.unwrap();
+        let callback = self.emulator.sign_in(&begun.authorize_url, upn).await.unwrap();
+        let callback = reqwest::Url::parse(&callback).unwrap();
+        let field = |name: &str| {
+            let found = callback.query_pairs().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.into_owned()).unwrap_or_default()
+        };
+        assert_eq!(field("state"), begun.state, "the platform compares it with its session");
+        let mut redirect_uri = callback.clone();
+        redirect_uri.set_query(None);
+        let request = pb::CompleteLinkRequest {
+            account_id: "acme".into(),
+            redirect_uri: redirect_uri.to_string(),
+            state: begun.state,
+            code: field("code"),
+            error: field("error"),
+            error_description: field("error_description"),
+        };
+        Received { id: begun.link_id, request }
     }
 
     /// The service user of `acme` is not linked, and never was.

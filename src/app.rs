@@ -21,6 +21,7 @@ use crate::devops::Devops;
 use crate::entra::Entra;
 use crate::gate::Gate;
 use crate::grpc::{self, Admission, Face, HealthWatch, ServerLimits};
+use crate::identify::Identifier;
 use crate::integrations::Integrations;
 use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
@@ -106,13 +107,14 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let gate = Gate::new(policy.clone(), audit.clone());
     let devops = Arc::new(Devops::new(config.devops, outgoing));
 
+    let identifier = Arc::new(Identifier { entra: entra.clone(), devops: devops.clone() });
     let links = Links::new(Parts {
         gate: gate.clone(),
         vault: vault.clone(),
         accounts: accounts.clone(),
         tokens: tokens.clone(),
         entra,
-        devops: devops.clone(),
+        identifier,
         clock: clock.clone(),
         tasks: tasks.clone(),
         return_targets: config.return_targets,

@@ -44,7 +44,7 @@
 //! | 5 wire | [`pb`] | types generated from the proto |
 //! | 4 use cases | [`release`] [`links`] [`repos`] [`integrations`] | one story each |
 //! | 3 tokens | [`tokens`] | slots, the refresher, the one refresh |
-//! | 2½ accounts | [`accounts`] | integrations in memory, the client credential in force |
+//! | 2½ accounts | [`accounts`] [`identify`] | integrations in memory, the client credential in force; who signed in |
 //! | 2 vault | [`vault`] | opened records over store and seal |
 //! | 1½ gate | [`gate`] | decide and record, asked as one |
 //! | 1 mechanisms | [`policy`] [`store`] [`seal`] [`keys`] [`entra`] [`devops`] [`audit`] [`tls`] | know nothing of each other |
@@ -183,6 +183,7 @@ pub mod tokens;
 // 2½, accounts, 2, the vault, and 1½, the gate
 pub mod accounts;
 pub mod gate;
+pub mod identify;
 pub mod vault;
 
 // 1, mechanisms, which know nothing of each other

@@ -4,9 +4,8 @@
 
 use super::{Found, Parts};
 use crate::connection::Identity;
-use crate::devops::DevopsError;
-use crate::entra::{self, Expected, IdTokenError};
 use crate::event::{By, Event, Outcome};
+use crate::identify::{Identify as _, SignIn, Unidentified};
 use crate::reason::Reason;
 use crate::vault::{Integration, LinkEnd, LinkPhase, Replaced, VaultError};
 
@@ -24,11 +23,11 @@ impl Parts {
     pub(super) async fn check_held(&self, found: &mut Found, integration: &Integration) -> Checked {
         let identity = match self.identify(found, integration).await {
             Ok(identity) => identity,
-            Err(Some(end)) => {
+            Err(Unidentified::No(end)) => {
                 found.link.end(end.reason, end.message.clone());
                 return self.saved(found, Checked::Ended(end)).await;
             }
-            Err(None) => return Checked::Later,
+            Err(Unidentified::NotNow) => return Checked::Later,
         };
         let Ok(replaces) = self.replaced(found, &identity).await else {
             return Checked::Later;
@@ -50,10 +49,9 @@ impl Parts {
     }
 
     /// The person behind the `id_token`, if they are a member of the organization and the one expected.
-    /// `Err(None)`: cannot be told now.
-    async fn identify(&self, found: &Found, integration: &Integration) -> Result<Identity, Option<LinkEnd>> {
+    async fn identify(&self, found: &Found, integration: &Integration) -> Result<Identity, Unidentified> {
         let link = &found.link;
-        let secrets = link.secrets.as_ref().ok_or(None)?;
+        let secrets = link.secrets.as_ref().ok_or(Unidentified::NotNow)?;
         let (Some(unverified), Some(token), Some(_)) =
             (&secrets.unverified_id_token, &secrets.token, &secrets.grant)
         else {
@@ -62,45 +60,18 @@ impl Parts {
                 "Entra sent no id_token or no refresh token: the app must be of platform Web and may ask for openid and offline_access.",
             ));
         };
-        if !entra::are_for_devops(&token.scopes) {
-            return Err(end(
-                Reason::IntegrationMisconfigured,
-                "Entra issued no access to Azure DevOps: the app needs the delegated permission user_impersonation of Azure DevOps.",
-            ));
-        }
-        let expected = Expected {
-            tenant: &integration.tenant,
-            client_id: &integration.client_id,
-            nonce: &secrets.nonce,
-        };
-        let mut identity = match self.entra.verify_id_token(unverified, &expected).await {
-            Ok(identity) => identity,
-            Err(IdTokenError::KeysUnreachable(_) | IdTokenError::KeysUnusable) => return Err(None),
-            Err(error) => {
-                tracing::warn!(link = %link.id, error = &error as &dyn std::error::Error, "an id_token was refused");
-                return Err(end(
-                    Reason::LinkMismatch,
-                    "The sign-in does not belong to this link or this tenant. Begin the link again with an account of the integration's tenant.",
-                ));
-            }
-        };
-        let member = self.devops.who_am_i(&integration.organization, &token.access).await;
-        let member = member.map_err(|error| not_admitted(&error))?;
-        if identity.login.is_empty() {
-            identity.login = member.login;
-        }
-        if identity.display_name.is_empty() {
-            identity.display_name = member.display_name;
-        }
+        let sign_in =
+            SignIn { unverified, nonce: Some(&secrets.nonce), access: &token.access, scopes: &token.scopes };
+        let identity = self.identifier.identify(integration, &sign_in).await?;
         let is_expected =
             link.expected_login.as_ref().is_none_or(|login| login.eq_ignore_ascii_case(&identity.login));
-        if !is_expected {
-            return Err(end(
-                Reason::LinkMismatch,
-                "Somebody else signed in than was expected. Begin the link again and choose the expected account.",
-            ));
+        if is_expected {
+            return Ok(identity);
         }
-        Ok(identity)
+        Err(end(
+            Reason::LinkMismatch,
+            "Somebody else signed in than was expected. Begin the link again and choose the expected account.",
+        ))
     }
 
     /// Saves and records the outcome; whoever saved first was right.
@@ -133,25 +104,6 @@ impl Parts {
     }
 }
 
-fn not_admitted(error: &DevopsError) -> Option<LinkEnd> {
-    match error {
-        DevopsError::NotAMember | DevopsError::Unauthenticated => end(
-            Reason::NotAMember,
-            "This account is not a member of the Azure DevOps organization. Its administrator must add the account as a user with at least Basic access; then begin the link again.",
-        ),
-        DevopsError::Forbidden => end(
-            Reason::AdminActionRequired,
-            "Azure DevOps refuses this sign-in by policy. Its administrator must allow the broker's address; then begin the link again.",
-        ),
-        DevopsError::NotFound => end(
-            Reason::IntegrationMisconfigured,
-            "Azure DevOps knows no such organization. Whoever registered the integration must correct its name.",
-        ),
-        DevopsError::Throttled { .. } | DevopsError::Unavailable | DevopsError::Unparseable => None,
-    }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the shape its callers return")]
-fn end(reason: Reason, message: &str) -> Option<LinkEnd> {
-    Some(LinkEnd { reason, message: message.to_owned() })
+fn end(reason: Reason, message: &str) -> Unidentified {
+    Unidentified::No(LinkEnd { reason, message: message.to_owned() })
 }

@@ -33,9 +33,9 @@ pub use target::ReturnTargets;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::connection::Role;
-use crate::devops::Devops;
 use crate::entra::Entra;
 use crate::gate::Gate;
+use crate::identify::Identifier;
 use crate::ids::{AccountId, LinkId};
 use crate::policy::Allowed;
 use crate::reason::{Problem, Reason, Refused};
@@ -54,7 +54,7 @@ pub struct Parts {
     pub accounts: Arc<Accounts>,
     pub tokens: Tokens,
     pub entra: Arc<Entra>,
-    pub devops: Arc<Devops>,
+    pub identifier: Arc<Identifier>,
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
     pub return_targets: ReturnTargets,

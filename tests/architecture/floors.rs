@@ -21,7 +21,7 @@ const FLOORS: &[Floor] = &[
     floor("1, mechanisms", &["audit", "devops", "entra", "keys", "policy", "seal", "store", "tls"]),
     floor("1½, the gate", &["gate"]),
     floor("2, the vault", &["vault"]),
-    floor("2½, accounts", &["accounts"]),
+    floor("2½, accounts", &["accounts", "identify"]),
     floor("3, tokens", &["tokens"]),
     floor("4, use cases", &["integrations", "links", "release", "repos"]),
     floor("5, the wire", &["pb"]),

@@ -51,7 +51,7 @@ fn judged(token: &RawIdToken, at: i64) -> Result<Identity, IdTokenError> {
     let expected = Expected {
         tenant: &TENANT.parse().unwrap(),
         client_id: &CLIENT.parse().unwrap(),
-        nonce: "the-nonce",
+        nonce: Some("the-nonce"),
     };
     assert_eq!(issuer(&"https://login.microsoftonline.com".parse().unwrap(), expected.tenant), ISSUER);
     parse_key_id(token)?;

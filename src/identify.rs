@@ -1,0 +1,121 @@
+//! Who signed in, and do they belong? From what Entra answered to an identity of the organization.
+//!
+//! # Invariants
+//!
+//! 1. An identity is what a verified `id_token` says, of a member of the integration's organization.
+//! 2. Nothing is spent here: a check that could not be finished is made again, with the same answer.
+//!
+//! It decides nothing about connections; links and imports do.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::connection::Identity;
+use crate::devops::{Devops, DevopsError};
+use crate::entra::{self, Entra, Expected, IdTokenError};
+use crate::reason::Reason;
+use crate::secret::{AccessToken, RawIdToken};
+use crate::vault::{Integration, LinkEnd};
+
+/// What Entra answered to a code or a refresh.
+pub struct SignIn<'a> {
+    pub unverified: &'a RawIdToken,
+    /// What the sign-in was begun with; none where nobody signed in just now.
+    pub nonce: Option<&'a str>,
+    pub access: &'a AccessToken,
+    pub scopes: &'a [String],
+}
+
+/// Why it is nobody of the organization.
+#[derive(Debug)]
+pub enum Unidentified {
+    /// For this reason, until somebody acts.
+    No(LinkEnd),
+    /// Cannot be told now: Microsoft does not answer.
+    NotNow,
+}
+
+/// Tells who it is.
+#[async_trait]
+pub trait Identify: Send + Sync {
+    async fn identify(
+        &self,
+        integration: &Integration,
+        sign_in: &SignIn<'_>,
+    ) -> Result<Identity, Unidentified>;
+}
+
+/// Asks Entra for its signing keys and Azure DevOps for the membership.
+pub struct Identifier {
+    pub entra: Arc<Entra>,
+    pub devops: Arc<Devops>,
+}
+
+#[async_trait]
+impl Identify for Identifier {
+    async fn identify(
+        &self,
+        integration: &Integration,
+        sign_in: &SignIn<'_>,
+    ) -> Result<Identity, Unidentified> {
+        if !entra::are_for_devops(sign_in.scopes) {
+            return Err(no(
+                Reason::IntegrationMisconfigured,
+                "Entra issued no access to Azure DevOps: the app needs the delegated permission user_impersonation of Azure DevOps.",
+            ));
+        }
+        let expected =
+            Expected { tenant: &integration.tenant, client_id: &integration.client_id, nonce: sign_in.nonce };
+        let mut identity = match self.entra.verify_id_token(sign_in.unverified, &expected).await {
+            Ok(identity) => identity,
+            Err(IdTokenError::KeysUnreachable(_) | IdTokenError::KeysUnusable) => {
+                return Err(Unidentified::NotNow);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    account = %integration.account, error = &error as &dyn std::error::Error,
+                    "an id_token was refused"
+                );
+                return Err(no(
+                    Reason::LinkMismatch,
+                    "The sign-in does not belong to this link or this tenant. Begin the link again with an account of the integration's tenant.",
+                ));
+            }
+        };
+        let member = self.devops.who_am_i(&integration.organization, sign_in.access).await;
+        let member = member.map_err(|error| not_admitted(&error))?;
+        if identity.login.is_empty() {
+            identity.login = member.login;
+        }
+        if identity.display_name.is_empty() {
+            identity.display_name = member.display_name;
+        }
+        Ok(identity)
+    }
+}
+
+/// Why Azure DevOps does not admit an identity.
+pub fn not_admitted(error: &DevopsError) -> Unidentified {
+    match error {
+        DevopsError::NotAMember | DevopsError::Unauthenticated => no(
+            Reason::NotAMember,
+            "This account is not a member of the Azure DevOps organization. Its administrator must add the account as a user with at least Basic access; then begin the link again.",
+        ),
+        DevopsError::Forbidden => no(
+            Reason::AdminActionRequired,
+            "Azure DevOps refuses this sign-in by policy. Its administrator must allow the broker's address; then begin the link again.",
+        ),
+        DevopsError::NotFound => no(
+            Reason::IntegrationMisconfigured,
+            "Azure DevOps knows no such organization. Whoever registered the integration must correct its name.",
+        ),
+        DevopsError::Throttled { .. } | DevopsError::Unavailable | DevopsError::Unparseable => {
+            Unidentified::NotNow
+        }
+    }
+}
+
+fn no(reason: Reason, message: &str) -> Unidentified {
+    Unidentified::No(LinkEnd { reason, message: message.to_owned() })
+}

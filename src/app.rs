@@ -100,14 +100,15 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let tasks = Tasks::default();
     let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone()));
     let entra = Arc::new(Entra::new(config.entra, outgoing.clone(), clock.clone()));
-    let refresh = Refresh::new(vault.clone(), accounts.clone(), entra.clone(), clock.clone());
+    let devops = Arc::new(Devops::new(config.devops, outgoing));
+    let identifier = Arc::new(Identifier { entra: entra.clone(), devops: devops.clone() });
+    let refresh =
+        Refresh::new(vault.clone(), accounts.clone(), entra.clone(), identifier.clone(), clock.clone());
     let mut metrics = Registry::default();
     refresh.metrics().register(&mut metrics);
     let (tokens, refresher) = tokens(refresh, clock.clone(), config.refresh);
     let gate = Gate::new(policy.clone(), audit.clone());
-    let devops = Arc::new(Devops::new(config.devops, outgoing));
 
-    let identifier = Arc::new(Identifier { entra: entra.clone(), devops: devops.clone() });
     let links = Links::new(Parts {
         gate: gate.clone(),
         vault: vault.clone(),

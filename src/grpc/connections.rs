@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
-use super::{CHANGE_DEADLINE, Face, asking, encode, parse, status};
+use super::{CHANGE_DEADLINE, Face, asking, encode, import, parse, status};
 use crate::connection::Role;
 use crate::ids::AccountId;
 use crate::links::{Declined, Received, Wanted};
@@ -151,9 +151,22 @@ impl Connections for Face {
 
     async fn import_connections(
         &self,
-        _request: Request<pb::ImportConnectionsRequest>,
+        mut request: Request<pb::ImportConnectionsRequest>,
     ) -> Result<Response<pb::ImportConnectionsResponse>, Status> {
-        Err(status::unimplemented())
+        // Moved out at once, so that no other copy of the grants is held while the call runs.
+        let items = std::mem::take(&mut request.get_mut().items);
+        let asked = request.get_ref();
+        let asking = asking("ImportConnections", &request, &asked.actor, "")?;
+        self.call(CHANGE_DEADLINE, async {
+            let account = parse::account(&asked.account_id)?;
+            let names: Vec<_> = items.iter().map(|item| item.connection.clone()).collect();
+            let items = import::items(items)?;
+            let outcomes = self.links.import(asking, account, items, asked.replace).await?;
+            let results =
+                names.into_iter().zip(outcomes).map(|(name, outcome)| import::result(name, &outcome));
+            Ok(pb::ImportConnectionsResponse { results: results.collect() })
+        })
+        .await
     }
 
     async fn watch_connections(

@@ -42,6 +42,7 @@ pub(super) fn warnings(warnings: &[Warning]) -> Vec<pb::Warning> {
 pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
     let state = match &view.failure {
         _ if !view.live => pb::ConnectionState::Disconnected,
+        None if !view.is_proven => pb::ConnectionState::Imported,
         None => pb::ConnectionState::Connected,
         Some(failure) if failure.needs_person => pb::ConnectionState::NeedsRelink,
         Some(_) => pb::ConnectionState::Failing,

@@ -7,6 +7,7 @@ mod broker;
 mod connections;
 mod encode;
 mod health;
+mod import;
 mod integrations;
 mod operations;
 mod parse;

@@ -109,6 +109,7 @@ impl Parts {
             linked_at: store_now,
             linked_by: link.actor.clone(),
             refreshed_at: None,
+            origin: None,
         });
         let generation = self.vault.connect((&link, version), standing, &connection).await?;
         tracing::info!(connection.key = %link.key, connection.generation = generation.0, "connected");

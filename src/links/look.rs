@@ -34,10 +34,14 @@ pub struct ConnectionView {
     pub generation: Generation,
     pub identity: Option<Identity>,
     pub live: bool,
+    /// False for an import of which nobody knows yet whose it is.
+    pub is_proven: bool,
     pub linked_at: Option<Timestamp>,
     pub linked_by: Option<Label>,
     pub token_expires_at: Option<Timestamp>,
     pub refreshed_at: Option<Timestamp>,
+    /// When another system used it last, before it was imported.
+    pub used_at: Option<Timestamp>,
     pub failure: Option<Failure>,
 }
 
@@ -155,6 +159,8 @@ impl ConnectionView {
             generation: opened.generation,
             identity: None,
             live: false,
+            is_proven: true,
+            used_at: None,
             linked_at: None,
             linked_by: None,
             token_expires_at: None,
@@ -171,13 +177,30 @@ impl ConnectionView {
                 refreshed_at: live.refreshed_at,
                 ..nothing
             },
-            Connection::Ended(ended) => Self { identity: ended.identity.clone(), ..nothing },
+            Connection::Imported(imported) => Self {
+                live: true,
+                is_proven: false,
+                linked_at: Some(imported.imported_at),
+                linked_by: imported.imported_by.clone(),
+                used_at: imported.last_used_at,
+                ..nothing
+            },
+            Connection::Ended(ended) => {
+                let failure = ended.because.map(|reason| Failure {
+                    reason,
+                    code: None,
+                    since: ended.at,
+                    count: 1,
+                    needs_person: true,
+                });
+                Self { identity: ended.identity.clone(), failure, ..nothing }
+            }
         }
     }
 
     /// When Entra lets the grant die of idleness, unless it is refreshed before (azure.md 2.2).
     pub fn grant_expires_by(&self) -> Option<Timestamp> {
-        let last_used = self.refreshed_at.or(self.linked_at)?;
+        let last_used = self.refreshed_at.or(self.used_at).or(self.linked_at)?;
         (self.key.role != Role::ServicePrincipal).then(|| later(last_used, GRANT_IDLE_MAX))
     }
 
@@ -189,6 +212,8 @@ impl ConnectionView {
             generation: Generation::default(),
             identity: None,
             live: true,
+            is_proven: true,
+            used_at: None,
             linked_at: None,
             linked_by: None,
             token_expires_at: None,

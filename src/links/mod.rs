@@ -16,6 +16,7 @@ mod check;
 mod complete;
 mod confirm;
 mod disconnect;
+mod import;
 mod look;
 mod sweep;
 mod target;
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 
 pub use begin::{Begun, Door, Entered, Shown, Wanted};
 pub use complete::{Callback, Completed, Completion, Declined, PageProblem, Received};
+pub use import::{ImportItem, ImportOutcome};
 pub use look::{ConnectionView, LinkView};
 pub use sweep::LinkSweeper;
 pub use target::ReturnTargets;

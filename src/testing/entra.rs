@@ -8,8 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::connection::Identity;
 use crate::entra::{Answered, App, EntraError, TokenEndpoint, Verdict};
+use crate::identify::{Identify, SignIn, Unidentified};
 use crate::secret::{AccessToken, RefreshToken};
+use crate::vault::Integration;
 
 /// Answers `access-N` and `refresh-N`, or, to `grant-of-X-N`, `access-of-X-N+1` and `grant-of-X-N+1`,
 /// so that a test sees whose grant was spent. Old refresh tokens stay good, as with the real one.
@@ -129,6 +132,23 @@ impl TokenEndpoint for FakeEntra {
             Some(error) => Err(error),
             None => Ok(state.answer(token.expose())),
         }
+    }
+}
+
+/// Everybody is the same member of every organization.
+#[async_trait]
+impl Identify for FakeEntra {
+    async fn identify(
+        &self,
+        integration: &Integration,
+        _sign_in: &SignIn<'_>,
+    ) -> Result<Identity, Unidentified> {
+        Ok(Identity {
+            tenant: integration.tenant.clone(),
+            object_id: "33333333-3333-3333-3333-333333333333".parse().expect("a valid constant"),
+            login: "imported@contoso.com".to_owned(),
+            display_name: String::new(),
+        })
     }
 }
 

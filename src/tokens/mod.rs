@@ -20,6 +20,7 @@
 //! It decides nothing about callers: [`Allowed`] is proof that somebody did.
 
 mod metrics;
+mod prove;
 mod refresh;
 mod refresher;
 mod setback;
@@ -276,7 +277,7 @@ impl Refresh {
     fn learn(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
         let token = match connection {
             Connection::Live(live) => slot::token_of(live, generation, self.clock.now()),
-            Connection::Ended(_) => None,
+            Connection::Imported(_) | Connection::Ended(_) => None,
         };
         self.slots.slot(key).learn(generation, token);
     }

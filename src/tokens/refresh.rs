@@ -16,12 +16,13 @@ use crate::accounts::{Accounts, PROBE_EVERY};
 use crate::clock::{Clock, later};
 use crate::connection::ConnectionKey;
 use crate::entra::{App, TokenEndpoint};
+use crate::identify::Identify;
 use crate::ids::Generation;
 use crate::reason::Problem;
 use crate::secret::{Fingerprint, RefreshToken};
 use crate::vault::{
-    Claimed, ClientCredential, Connection, Hold, Integration, Lease, Live, StoredToken, Vault, VaultError,
-    make_keep_alive_at,
+    Claimed, ClientCredential, Connection, Hold, Integration, Lease, Leased, Live, StoredToken, Vault,
+    VaultError, make_keep_alive_at,
 };
 
 /// What a refresh needs.
@@ -31,7 +32,8 @@ pub struct Refresh {
     metrics: Metrics,
     vault: Arc<Vault>,
     pub(super) accounts: Arc<Accounts>,
-    entra: Arc<dyn TokenEndpoint>,
+    pub(super) entra: Arc<dyn TokenEndpoint>,
+    pub(super) identifier: Arc<dyn Identify>,
 }
 
 /// What a demand wants of it.
@@ -56,9 +58,10 @@ impl Refresh {
         vault: Arc<Vault>,
         accounts: Arc<Accounts>,
         entra: Arc<dyn TokenEndpoint>,
+        identifier: Arc<dyn Identify>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { slots: Arc::default(), clock, metrics: Metrics::default(), vault, accounts, entra }
+        Self { slots: Arc::default(), clock, metrics: Metrics::default(), vault, accounts, entra, identifier }
     }
 
     /// The counters, to be registered where metrics are served.
@@ -79,8 +82,8 @@ impl Refresh {
                 Err(error) => return self.tell(key, error.problem(), RETRY_STORE),
             }
             match self.vault.claim(key).await {
-                Ok(Claimed::Won(lease)) if self.is_answered_by(&lease, &want).await => return,
-                Ok(Claimed::Won(lease)) => return self.leased(*lease).await,
+                Ok(Claimed::Won(Leased::Live(lease))) if self.is_answered_by(&lease, &want).await => return,
+                Ok(Claimed::Won(leased)) => return self.leased(leased).await,
                 Ok(Claimed::Absent) => return self.tell(key, not_linked(key), Duration::ZERO),
                 Ok(Claimed::Paused { until, failure }) => {
                     return self.tell_pause(key, until, failure.as_ref());
@@ -97,7 +100,7 @@ impl Refresh {
     }
 
     /// Takes due connections. A store that fails is asked again at the next tick.
-    pub(super) async fn claim_due(&self, limit: usize) -> Vec<Lease> {
+    pub(super) async fn claim_due(&self, limit: usize) -> Vec<Leased> {
         self.vault.claim_due(limit).await.unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot ask the store what is due");
             Vec::new()
@@ -105,8 +108,12 @@ impl Refresh {
     }
 
     /// Spends the lease: asks Entra and lands what it says.
-    pub(super) async fn leased(&self, lease: Lease) {
-        let _slot = self.slots.slot(&lease.hold.key);
+    pub(super) async fn leased(&self, leased: Leased) {
+        let _slot = self.slots.slot(&leased.hold().key);
+        let lease = match leased {
+            Leased::Live(lease) => *lease,
+            Leased::Imported(lease) => return self.prove(*lease).await,
+        };
         match self.ask_entra(&lease).await {
             Ok(landing) => self.land(lease, landing).await,
             Err(setback) => self.set_back(&lease.hold, setback).await,
@@ -135,6 +142,10 @@ impl Refresh {
                 return Ok(true);
             }
             Connection::Live(_) => self.learn(key, opened.generation, &opened.connection),
+            Connection::Imported(_) => {
+                self.learn(key, opened.generation, &opened.connection);
+                return Ok(false);
+            }
         }
         Ok(self.settle_if_answered(key, want))
     }
@@ -223,8 +234,7 @@ impl Refresh {
         }
     }
 
-    /// Commits what Entra answered. The grant exists only here until the store has it, so a store that
-    /// fails is asked again and again (P4), for [`COMMIT_PATIENCE`] or until the drain's end.
+    /// Commits what Entra answered, and publishes it.
     async fn land(&self, lease: Lease, landing: Landing) {
         let Lease { hold, live } = lease;
         let connection = Connection::Live(Live {
@@ -234,28 +244,43 @@ impl Refresh {
             refreshed_at: Some(self.clock.now().wall),
             ..live
         });
+        let Some(generation) = self.commit(&hold, &connection, landing.refresh_at).await else {
+            return;
+        };
+        self.committed(&hold.key, generation, &connection);
+        if let Some(credential) = &landing.accepted {
+            self.accounts.accept(&hold.key.account, credential).await;
+        }
+        if let Some(setback) = landing.setback {
+            self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
+        }
+    }
+
+    /// Commits, and tells why if it could not. What is committed exists only here until then, so a store
+    /// that fails is asked again and again (P4), for [`COMMIT_PATIENCE`] or until the drain's end.
+    pub(super) async fn commit(
+        &self,
+        hold: &Hold,
+        connection: &Connection,
+        refresh_at: Timestamp,
+    ) -> Option<Generation> {
         let began = self.clock.now().monotonic;
         let mut told = false;
         loop {
-            match self.vault.commit_refresh(&hold, &connection, landing.refresh_at).await {
-                Ok(generation) => {
-                    self.committed(&hold.key, generation, &connection);
-                    if let Some(credential) = &landing.accepted {
-                        self.accounts.accept(&hold.key.account, credential).await;
-                    }
-                    if let Some(setback) = landing.setback {
-                        self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
-                    }
-                    return;
+            match self.vault.commit_refresh(hold, connection, refresh_at).await {
+                Ok(generation) => return Some(generation),
+                Err(VaultError::Changed(_)) => {
+                    self.lost(&hold.key).await;
+                    return None;
                 }
-                Err(VaultError::Changed(_)) => return self.lost(&hold.key).await,
                 Err(error) if COMMIT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) => {
                     self.metrics.count(Outcome::Lost);
                     tracing::error!(
                         connection.key = %hold.key, error = &error as &dyn std::error::Error,
                         "a new grant could not be written and is given up; the old one stays"
                     );
-                    return self.tell(&hold.key, error.problem(), RETRY_STORE);
+                    self.tell(&hold.key, error.problem(), RETRY_STORE);
+                    return None;
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
@@ -268,7 +293,7 @@ impl Refresh {
     }
 
     /// Remembers why a refresh failed, gives the lease back and tells who waits.
-    async fn set_back(&self, hold: &Hold, setback: Setback) {
+    pub(super) async fn set_back(&self, hold: &Hold, setback: Setback) {
         self.metrics.count(Outcome::Failed);
         tracing::warn!(
             connection.key = %hold.key, reason = setback.failure.reason.as_str(), entra.code = setback.failure.code,
@@ -284,7 +309,7 @@ impl Refresh {
         self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
     }
 
-    fn committed(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
+    pub(super) fn committed(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
         self.metrics.count(Outcome::Committed);
         tracing::info!(connection.key = %key, connection.generation = generation.0, "refreshed");
         self.learn(key, generation, connection);
@@ -299,7 +324,7 @@ impl Refresh {
             Ok(Some(opened)) => {
                 self.learn(key, opened.generation, &opened.connection);
                 match opened.connection {
-                    Connection::Live(_) => self.slots.slot(key).settle(),
+                    Connection::Live(_) | Connection::Imported(_) => self.slots.slot(key).settle(),
                     Connection::Ended(_) => self.tell(key, not_linked(key), Duration::ZERO),
                 }
             }
@@ -314,7 +339,7 @@ impl Refresh {
     }
 }
 
-fn app<'a>(integration: &'a Integration, credential: &'a ClientCredential) -> App<'a> {
+pub(super) fn app<'a>(integration: &'a Integration, credential: &'a ClientCredential) -> App<'a> {
     App { tenant: &integration.tenant, client_id: &integration.client_id, secret: &credential.secret }
 }
 

@@ -14,7 +14,7 @@ use super::{Demand, Refresh, Used};
 use crate::clock::Clock;
 use crate::connection::ConnectionKey;
 use crate::reason::{Problem, Reason};
-use crate::vault::Lease;
+use crate::vault::Leased;
 
 /// Runs refreshes until told to stop, then lets the running ones land.
 ///
@@ -26,7 +26,7 @@ pub struct Refresher {
     demanded: mpsc::Receiver<Demand>,
     uses: mpsc::Receiver<Used>,
     /// Refreshes, and looks at what is due: those end with leases to be spent.
-    running: JoinSet<Vec<Lease>>,
+    running: JoinSet<Vec<Leased>>,
     running_keys: HashSet<ConnectionKey>,
     keys_of_tasks: HashMap<Id, ConnectionKey>,
     /// Demands that came while their key was running, in case what runs does not answer them.
@@ -143,7 +143,7 @@ impl Refresher {
     }
 
     /// A panic in one refresh fails that connection, not the process (design.md 6.17).
-    fn on_ended(&mut self, ended: Result<(Id, Vec<Lease>), JoinError>) {
+    fn on_ended(&mut self, ended: Result<(Id, Vec<Leased>), JoinError>) {
         let (id, mut ended) = match ended {
             Ok((id, leases)) => (id, Ok(leases)),
             Err(error) => (error.id(), Err(error)),
@@ -151,15 +151,15 @@ impl Refresher {
         let key = self.keys_of_tasks.remove(&id);
         for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {
             let refresh = self.refresh.clone();
-            if self.running_keys.contains(&lease.hold.key) {
+            if self.running_keys.contains(&lease.hold().key) {
                 // Somebody asked for it meanwhile; two at once would spend one grant twice (P5).
                 self.running.spawn(async move {
-                    refresh.give_back(&lease.hold).await;
+                    refresh.give_back(lease.hold()).await;
                     Vec::new()
                 });
                 continue;
             }
-            self.start(lease.hold.key.clone(), async move { refresh.leased(lease).await });
+            self.start(lease.hold().key.clone(), async move { refresh.leased(lease).await });
         }
         let Some(key) = key else {
             return;

@@ -8,15 +8,18 @@ use super::record::{self, ConnectionForm};
 use super::{Link, Vault, VaultError};
 use crate::clock::later;
 use crate::connection::{ConnectionKey, Failure, Identity};
-use crate::ids::{AccountId, Generation, Label};
+use crate::ids::{AccountId, Generation, Label, ObjectId};
+use crate::reason::Reason;
 use crate::seal::Place;
-use crate::secret::{AccessToken, RefreshToken, make_luck};
+use crate::secret::{AccessToken, RawIdToken, RefreshToken, make_luck};
 use crate::store::{Cas, Claim, ConnectionRow, ConnectionWrite, Verdict};
 
 /// What a connection's sealed record says.
 #[derive(Debug)]
 pub enum Connection {
     Live(Live),
+    /// Taken over from another system; nothing of it is released before it is proven.
+    Imported(Imported),
     /// A tombstone: it keeps the generation, so that nothing older can come back.
     Ended(Ended),
 }
@@ -30,6 +33,30 @@ pub struct Live {
     pub linked_at: Timestamp,
     pub linked_by: Option<Label>,
     pub refreshed_at: Option<Timestamp>,
+    /// The [`Imported::origin`] it came from, if it was imported.
+    pub origin: Option<String>,
+}
+
+/// A grant from another system, of which nobody knows yet whose it is.
+#[derive(Debug)]
+pub struct Imported {
+    pub grant: RefreshToken,
+    /// The hash of what was handed over: the same import again is known by it.
+    pub origin: String,
+    pub expected_object_id: Option<ObjectId>,
+    pub imported_at: Timestamp,
+    pub imported_by: Option<Label>,
+    /// When the other system used it last.
+    pub last_used_at: Option<Timestamp>,
+    /// What the first refresh brought, until somebody could say whose it is.
+    pub held: Option<Held>,
+}
+
+/// What a refresh of an imported grant brought: sealed before it is looked at (P4).
+#[derive(Debug)]
+pub struct Held {
+    pub token: StoredToken,
+    pub unverified_id_token: Option<RawIdToken>,
 }
 
 #[derive(Debug)]
@@ -37,6 +64,10 @@ pub struct Ended {
     pub at: Timestamp,
     /// Who it was, for people who look.
     pub identity: Option<Identity>,
+    /// Why, if no person ended it: an import that proved to be somebody else's.
+    pub because: Option<Reason>,
+    /// The import it came from: the same one does not bring it back.
+    pub origin: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +97,8 @@ pub struct Standing {
     pub is_live: bool,
     /// The live identity, where the record opens.
     pub identity: Option<Identity>,
+    /// The import it came from, proven or not.
+    pub origin: Option<String>,
     pub store_now: Timestamp,
 }
 
@@ -74,6 +107,20 @@ pub struct Standing {
 pub struct Lease {
     pub hold: Hold,
     pub live: Live,
+}
+
+/// The same for an imported connection, which is to be proven.
+#[derive(Debug)]
+pub struct ImportLease {
+    pub hold: Hold,
+    pub imported: Imported,
+}
+
+/// A lease of what was due.
+#[derive(Debug)]
+pub enum Leased {
+    Live(Box<Lease>),
+    Imported(Box<ImportLease>),
 }
 
 /// What a lease is known by when its outcome is written.
@@ -89,7 +136,7 @@ pub struct Hold {
 /// What came of asking for a lease.
 #[derive(Debug)]
 pub enum Claimed {
-    Won(Box<Lease>),
+    Won(Leased),
     /// Never linked, or disconnected since.
     Absent,
     /// Another replica refreshes it.
@@ -99,6 +146,33 @@ pub enum Claimed {
         until: Timestamp,
         failure: Option<Failure>,
     },
+}
+
+impl Connection {
+    /// Whether it is anything but a tombstone.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Live(_) | Self::Imported(_) => true,
+            Self::Ended(_) => false,
+        }
+    }
+}
+
+impl Leased {
+    pub fn hold(&self) -> &Hold {
+        match self {
+            Self::Live(lease) => &lease.hold,
+            Self::Imported(lease) => &lease.hold,
+        }
+    }
+}
+
+impl Hold {
+    /// The same lease of the row as it is after a commit of ours, which took its failure away.
+    #[must_use]
+    pub fn at(self, generation: Generation) -> Self {
+        Self { generation, failure: None, ..self }
+    }
 }
 
 impl Vault {
@@ -125,7 +199,7 @@ impl Vault {
         Ok(match self.store.claim(key, LEASE).await? {
             Claim::Won(claimed) => {
                 let lease = self.lease(claimed.row, claimed.store_now).await?;
-                lease.map_or(Claimed::Absent, |lease| Claimed::Won(Box::new(lease)))
+                lease.map_or(Claimed::Absent, Claimed::Won)
             }
             Claim::Absent(_) => Claimed::Absent,
             Claim::Leased { .. } => Claimed::Leased,
@@ -135,7 +209,7 @@ impl Vault {
 
     /// Takes the leases of connections that are due. A damaged one is put aside, so that it does not
     /// come due again and again.
-    pub async fn claim_due(&self, limit: usize) -> Result<Vec<Lease>, VaultError> {
+    pub async fn claim_due(&self, limit: usize) -> Result<Vec<Leased>, VaultError> {
         let mut leases = Vec::new();
         for claimed in self.store.claim_due(limit, LEASE).await? {
             let key = claimed.row.key.clone();
@@ -204,18 +278,25 @@ impl Vault {
         let loaded = self.store.connection(key).await?;
         let store_now = loaded.store_now;
         let Some(row) = loaded.row else {
-            return Ok(Standing { generation: None, is_live: false, identity: None, store_now });
+            return Ok(Standing {
+                generation: None,
+                is_live: false,
+                identity: None,
+                origin: None,
+                store_now,
+            });
         };
         let (generation, is_live) = (Some(row.generation), row.live);
-        let identity = match self.open(row, store_now) {
-            Ok(Opened { connection: Connection::Live(live), .. }) => Some(live.identity),
-            Ok(_) => None,
+        let (identity, origin) = match self.open(row, store_now).map(|opened| opened.connection) {
+            Ok(Connection::Live(live)) => (Some(live.identity), live.origin),
+            Ok(Connection::Imported(imported)) => (None, Some(imported.origin)),
+            Ok(Connection::Ended(ended)) => (None, ended.origin),
             Err(error) => {
                 tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "damaged");
-                None
+                (None, None)
             }
         };
-        Ok(Standing { generation, is_live, identity, store_now })
+        Ok(Standing { generation, is_live, identity, origin, store_now })
     }
 
     /// Replaces the connection by a tombstone and ends the role's open links, in one transaction. Returns
@@ -231,7 +312,12 @@ impl Vault {
                 return Ok(None);
             }
             let identity = standing.identity.clone();
-            let tombstone = Connection::Ended(Ended { at: standing.store_now, identity: standing.identity });
+            let tombstone = Connection::Ended(Ended {
+                at: standing.store_now,
+                identity: standing.identity,
+                because: None,
+                origin: standing.origin.clone(),
+            });
             let write = self.write(key, (standing.generation, standing.store_now), &tombstone, None);
             let generation = write.generation;
             let ended = self.ended_links(&key.account, Some(&key.role), DISCONNECTED).await?;
@@ -273,6 +359,23 @@ impl Vault {
         }
     }
 
+    /// Puts an imported connection in the place of whoever stands there, to be proven when its turn comes.
+    pub async fn import(
+        &self,
+        key: &ConnectionKey,
+        standing: &Standing,
+        imported: &Imported,
+    ) -> Result<Generation, VaultError> {
+        let now = standing.store_now;
+        let form = ConnectionForm::from(imported);
+        let write = self.write_form(key, (standing.generation, now), &form, true, Some(now));
+        let generation = write.generation;
+        match self.store.commit(write).await? {
+            Cas::Won => Ok(generation),
+            Cas::Lost => Err(VaultError::Changed(key.to_string())),
+        }
+    }
+
     /// The row that puts `connection` in the place of `expected`, one generation on.
     fn write(
         &self,
@@ -281,29 +384,46 @@ impl Vault {
         connection: &Connection,
         refresh_at: Option<Timestamp>,
     ) -> ConnectionWrite {
+        let form = ConnectionForm::from(connection);
+        self.write_form(key, (expected, now), &form, connection.is_open(), refresh_at)
+    }
+
+    fn write_form(
+        &self,
+        key: &ConnectionKey,
+        (expected, now): (Option<Generation>, Timestamp),
+        form: &ConnectionForm<'_>,
+        live: bool,
+        refresh_at: Option<Timestamp>,
+    ) -> ConnectionWrite {
         let generation = expected.unwrap_or_default().next(now);
-        let plain = record::write(&ConnectionForm::from(connection));
+        let plain = record::write(form);
         let place = Place { table: TABLE, key: &key.to_string(), generation: generation.0 };
         ConnectionWrite {
             key: key.clone(),
             expected,
             generation,
             sealed: self.sealer.seal(&place, &plain),
-            live: matches!(connection, Connection::Live(_)),
+            live,
             refresh_at,
         }
     }
 
-    async fn lease(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Option<Lease>, VaultError> {
+    async fn lease(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Option<Leased>, VaultError> {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
         match self.open(row, store_now) {
             Ok(Opened { connection: Connection::Live(live), failure, .. }) => {
-                Ok(Some(Lease { hold: Hold { key, generation, failure, store_now, fence }, live }))
+                let hold = Hold { key, generation, failure, store_now, fence };
+                Ok(Some(Leased::Live(Box::new(Lease { hold, live }))))
+            }
+            Ok(Opened { connection: Connection::Imported(imported), failure, .. }) => {
+                let hold = Hold { key, generation, failure, store_now, fence };
+                Ok(Some(Leased::Imported(Box::new(ImportLease { hold, imported }))))
             }
             Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),
             Err(error) => {
                 let failure = Failure {
-                    reason: crate::reason::Reason::RecordDamaged,
+                    reason: Reason::RecordDamaged,
                     code: None,
                     since: store_now,
                     count: 1,
@@ -327,7 +447,7 @@ impl Vault {
             .map_err(|source| VaultError::Sealed { key: key.clone(), source })?;
         let form: ConnectionForm<'_> = record::read(&plain).ok_or(VaultError::Damaged(key.clone()))?;
         let connection = Connection::from(form);
-        if matches!(connection, Connection::Live(_)) != row.live {
+        if connection.is_open() != row.live {
             return Err(VaultError::Damaged(key));
         }
         Ok(Opened { key: row.key, generation: row.generation, connection, failure: row.failure, store_now })

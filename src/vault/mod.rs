@@ -15,7 +15,8 @@ mod links;
 mod record;
 
 pub use connections::{
-    Claimed, Connection, Ended, Hold, Lease, Live, Opened, Standing, StoredToken, make_keep_alive_at,
+    Claimed, Connection, Ended, Held, Hold, ImportLease, Imported, Lease, Leased, Live, Opened, Standing,
+    StoredToken, make_keep_alive_at,
 };
 pub use integrations::{ClientCredential, Integration};
 pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};

@@ -11,12 +11,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::connections::{Connection, Ended, Live, StoredToken};
+use super::connections::{Connection, Ended, Held, Imported, Live, StoredToken};
 use super::integrations::{ClientCredential, Integration};
 use super::links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 use crate::caller::Caller;
 use crate::connection::{ConnectionKey, HeadlessIdentity, Identity};
-use crate::ids::{AccountId, ClientId, CredentialId, Label, LinkId, Organization, TenantId};
+use crate::ids::{AccountId, ClientId, CredentialId, Label, LinkId, ObjectId, Organization, TenantId};
+use crate::reason::Reason;
 use crate::secret::{AccessToken, ClientSecret, PkceVerifier, RawIdToken, RefreshToken};
 
 pub(super) fn write(form: &impl Serialize) -> Zeroizing<Vec<u8>> {
@@ -37,10 +38,26 @@ pub(super) enum ConnectionForm<'a> {
         linked_at: Timestamp,
         linked_by: Option<Label>,
         refreshed_at: Option<Timestamp>,
+        #[serde(default)]
+        origin: Option<Cow<'a, str>>,
+    },
+    Imported {
+        grant: Cow<'a, str>,
+        origin: Cow<'a, str>,
+        expected_object_id: Option<ObjectId>,
+        imported_at: Timestamp,
+        imported_by: Option<Label>,
+        last_used_at: Option<Timestamp>,
+        held_token: Option<TokenForm<'a>>,
+        held_id_token: Option<Cow<'a, str>>,
     },
     Ended {
         at: Timestamp,
         identity: Option<Cow<'a, Identity>>,
+        #[serde(default)]
+        because: Option<Reason>,
+        #[serde(default)]
+        origin: Option<Cow<'a, str>>,
     },
 }
 
@@ -62,10 +79,32 @@ impl<'a> From<&'a Connection> for ConnectionForm<'a> {
                 linked_at: live.linked_at,
                 linked_by: live.linked_by.clone(),
                 refreshed_at: live.refreshed_at,
+                origin: live.origin.as_deref().map(Cow::Borrowed),
             },
-            Connection::Ended(ended) => {
-                Self::Ended { at: ended.at, identity: ended.identity.as_ref().map(Cow::Borrowed) }
-            }
+            Connection::Imported(imported) => Self::from(imported),
+            Connection::Ended(ended) => Self::Ended {
+                at: ended.at,
+                identity: ended.identity.as_ref().map(Cow::Borrowed),
+                because: ended.because,
+                origin: ended.origin.as_deref().map(Cow::Borrowed),
+            },
+        }
+    }
+}
+
+impl<'a> From<&'a Imported> for ConnectionForm<'a> {
+    fn from(imported: &'a Imported) -> Self {
+        let held = imported.held.as_ref();
+        let id_token = held.and_then(|held| held.unverified_id_token.as_ref());
+        Self::Imported {
+            grant: imported.grant.expose().into(),
+            origin: imported.origin.as_str().into(),
+            expected_object_id: imported.expected_object_id.clone(),
+            imported_at: imported.imported_at,
+            imported_by: imported.imported_by.clone(),
+            last_used_at: imported.last_used_at,
+            held_token: held.map(|held| TokenForm::from(&held.token)),
+            held_id_token: id_token.map(|token| token.expose().into()),
         }
     }
 }
@@ -73,7 +112,7 @@ impl<'a> From<&'a Connection> for ConnectionForm<'a> {
 impl From<ConnectionForm<'_>> for Connection {
     fn from(form: ConnectionForm<'_>) -> Self {
         match form {
-            ConnectionForm::Live { identity, grant, token, linked_at, linked_by, refreshed_at } => {
+            ConnectionForm::Live { identity, grant, token, linked_at, linked_by, refreshed_at, origin } => {
                 Self::Live(Live {
                     identity: identity.into_owned(),
                     grant: RefreshToken::new(grant.into_owned()),
@@ -81,11 +120,36 @@ impl From<ConnectionForm<'_>> for Connection {
                     linked_at,
                     linked_by,
                     refreshed_at,
+                    origin: origin.map(Cow::into_owned),
                 })
             }
-            ConnectionForm::Ended { at, identity } => {
-                Self::Ended(Ended { at, identity: identity.map(Cow::into_owned) })
-            }
+            ConnectionForm::Imported {
+                grant,
+                origin,
+                expected_object_id,
+                imported_at,
+                imported_by,
+                last_used_at,
+                held_token,
+                held_id_token,
+            } => Self::Imported(Imported {
+                grant: RefreshToken::new(grant.into_owned()),
+                origin: origin.into_owned(),
+                expected_object_id,
+                imported_at,
+                imported_by,
+                last_used_at,
+                held: held_token.map(|token| Held {
+                    token: StoredToken::from(token),
+                    unverified_id_token: held_id_token.map(|token| RawIdToken::new(token.into_owned())),
+                }),
+            }),
+            ConnectionForm::Ended { at, identity, because, origin } => Self::Ended(Ended {
+                at,
+                identity: identity.map(Cow::into_owned),
+                because,
+                origin: origin.map(Cow::into_owned),
+            }),
         }
     }
 }

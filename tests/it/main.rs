@@ -11,6 +11,7 @@ mod crash;
 mod developers;
 mod disconnect;
 mod git_credential;
+mod import;
 mod integrations;
 mod link_begin;
 mod link_confirm;

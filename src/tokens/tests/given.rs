@@ -25,7 +25,8 @@ impl Given {
         let vault = Arc::new(make_vault(folder.path(), clock.clone()).await);
         let entra = FakeEntra::default();
         let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone()));
-        let refresh = Refresh::new(vault.clone(), accounts, Arc::new(entra.clone()), clock.clone());
+        let shared = Arc::new(entra.clone());
+        let refresh = Refresh::new(vault.clone(), accounts, shared.clone(), shared, clock.clone());
         let config = RefreshConfig { concurrency: 4, tick };
         let (tokens, refresher) = tokens(refresh, clock.clone(), config);
         let stop = CancellationToken::new();
@@ -150,6 +151,7 @@ fn a_grant_of(whose: &str, now: Timestamp) -> Live {
         linked_at: now,
         linked_by: None,
         refreshed_at: None,
+        origin: None,
     }
 }
 

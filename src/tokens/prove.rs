@@ -1,0 +1,174 @@
+//! Proving an import: one refresh, then whose it is. Until then nothing of it is released.
+//!
+//! # Invariants
+//!
+//! 1. What the refresh brought is sealed before anybody looks at it (P4); a proof that a dead process left
+//!    goes on from there and spends nothing.
+//! 2. Only an identity of the integration's tenant, known to its organization, and the expected one if one
+//!    is expected, becomes a connection (P7). Another one ends the import; anything else is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Refresh;
+use super::not_linked;
+use super::refresh::{RETRY_STORE, SLOW, app};
+use super::setback::Setback;
+use crate::accounts::PROBE_EVERY;
+use crate::clock::later;
+use crate::connection::Identity;
+use crate::identify::{SignIn, Unidentified};
+use crate::reason::{Problem, Reason};
+use crate::vault::{
+    Connection, Ended, Held, Hold, ImportLease, Imported, Integration, LinkEnd, Live, StoredToken,
+    make_keep_alive_at,
+};
+
+impl Refresh {
+    /// Proves an import, as far as it can be now.
+    pub(super) async fn prove(&self, lease: ImportLease) {
+        let ImportLease { hold, imported } = lease;
+        let integration = match self.integration(&hold).await {
+            Ok(integration) => integration,
+            Err(setback) => return self.set_back(&hold, setback).await,
+        };
+        let Some((hold, imported)) = self.hold_import(hold, imported, &integration).await else {
+            return;
+        };
+        match self.whose(&imported, &integration).await {
+            Ok(identity) => self.connect(&hold, imported, identity).await,
+            Err(Unidentified::NotNow) => {
+                let detail = "it cannot be told now whose the imported connection is";
+                let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(PROVE_AGAIN);
+                self.set_back(&hold, self.setback(&hold, problem, None, PROVE_AGAIN)).await;
+            }
+            Err(Unidentified::No(end)) if end.reason == Reason::LinkMismatch => {
+                self.end_import(&hold, &imported, &end).await;
+            }
+            Err(Unidentified::No(end)) => {
+                let problem = Problem::new(end.reason, end.message);
+                self.set_back(&hold, self.setback(&hold, problem, None, SLOW)).await;
+            }
+        }
+    }
+
+    async fn integration(&self, hold: &Hold) -> Result<Arc<Integration>, Setback> {
+        match self.accounts.integration(&hold.key.account).await {
+            Ok(Some(integration)) => Ok(integration),
+            Ok(None) => Err(self.setback(hold, not_linked(&hold.key), None, SLOW)),
+            Err(problem) => Err(self.setback(hold, problem, None, RETRY_STORE)),
+        }
+    }
+
+    /// Has what a refresh brought sealed in the row, unless it is there already and still good.
+    async fn hold_import(
+        &self,
+        hold: Hold,
+        mut imported: Imported,
+        integration: &Integration,
+    ) -> Option<(Hold, Imported)> {
+        let now = self.clock.now().wall;
+        if imported.held.as_ref().is_some_and(|held| now < held.token.expires_at) {
+            return Some((hold, imported));
+        }
+        let credential = match self.accounts.choose(integration) {
+            Ok(credential) => credential,
+            Err(problem) => {
+                self.set_back(&hold, self.setback(&hold, problem, None, PROBE_EVERY)).await;
+                return None;
+            }
+        };
+        let answered = match self.entra.refresh(&app(integration, credential), &imported.grant).await {
+            Ok(answered) => answered,
+            Err(mut error) => {
+                let rescued = error.rescued.take();
+                let setback = self.judged(&hold, credential, &error).await;
+                let Some(grant) = rescued else {
+                    self.set_back(&hold, setback).await;
+                    return None;
+                };
+                // The rest of the answer is unusable, but this may be the only grant that still works.
+                imported.grant = grant;
+                let again = later(now, setback.pause.max(PROVE_AGAIN));
+                let connection = Connection::Imported(imported);
+                if let Some(generation) = self.commit(&hold, &connection, again).await {
+                    self.set_back(&hold.at(generation), setback).await;
+                }
+                return None;
+            }
+        };
+        imported.held = Some(Held {
+            token: StoredToken {
+                access: answered.access,
+                expires_at: later(now, answered.lifetime),
+                lifetime: answered.lifetime,
+                scopes: answered.scopes,
+            },
+            unverified_id_token: answered.id_token,
+        });
+        if let Some(grant) = answered.refresh {
+            imported.grant = grant;
+        }
+        let connection = Connection::Imported(imported);
+        let generation = self.commit(&hold, &connection, later(now, PROVE_AGAIN)).await?;
+        self.accounts.accept(&hold.key.account, credential).await;
+        let Connection::Imported(imported) = connection else { unreachable!("it was made above") };
+        Some((hold.at(generation), imported))
+    }
+
+    async fn whose(&self, imported: &Imported, integration: &Integration) -> Result<Identity, Unidentified> {
+        let held = imported.held.as_ref().ok_or(Unidentified::NotNow)?;
+        let Some(unverified) = &held.unverified_id_token else {
+            return Err(Unidentified::No(LinkEnd {
+                reason: Reason::IntegrationMisconfigured,
+                message: "Entra sent no id_token for the imported grant: whoever made it must have asked for openid and profile.".to_owned(),
+            }));
+        };
+        let sign_in =
+            SignIn { unverified, nonce: None, access: &held.token.access, scopes: &held.token.scopes };
+        let identity = self.identifier.identify(integration, &sign_in).await?;
+        match &imported.expected_object_id {
+            Some(expected) if *expected != identity.object_id => Err(Unidentified::No(LinkEnd {
+                reason: Reason::LinkMismatch,
+                message: "The imported grant is somebody else's than was expected.".to_owned(),
+            })),
+            _ => Ok(identity),
+        }
+    }
+
+    async fn connect(&self, hold: &Hold, imported: Imported, identity: Identity) {
+        let Some(held) = imported.held else { return };
+        let connection = Connection::Live(Live {
+            identity,
+            grant: imported.grant,
+            token: Some(held.token),
+            linked_at: imported.imported_at,
+            linked_by: imported.imported_by,
+            refreshed_at: Some(self.clock.now().wall),
+            origin: Some(imported.origin),
+        });
+        let keep_alive = make_keep_alive_at(self.clock.now().wall);
+        if let Some(generation) = self.commit(hold, &connection, keep_alive).await {
+            tracing::info!(connection.key = %hold.key, "an import was proven");
+            self.committed(&hold.key, generation, &connection);
+        }
+    }
+
+    /// Somebody else's grant is nothing to keep: the tombstone wipes it.
+    async fn end_import(&self, hold: &Hold, imported: &Imported, end: &LinkEnd) {
+        let now = self.clock.now().wall;
+        let origin = Some(imported.origin.clone());
+        let ended = Connection::Ended(Ended { at: now, identity: None, because: Some(end.reason), origin });
+        if let Some(generation) = self.commit(hold, &ended, now).await {
+            tracing::warn!(
+                connection.key = %hold.key, imported.at = %imported.imported_at,
+                "an import proved to be somebody else's and was ended"
+            );
+            self.learn(&hold.key, generation, &ended);
+            self.tell(&hold.key, not_linked(&hold.key), Duration::ZERO);
+        }
+    }
+}
+
+/// How soon a proof that could not be finished is tried again.
+const PROVE_AGAIN: Duration = Duration::from_secs(30);

@@ -137,11 +137,11 @@ impl Refresh {
     }
 
     async fn connect(&self, hold: &Hold, imported: Imported, identity: Identity) {
-        let Some(held) = imported.held else { return };
+        let Some(brought) = imported.held else { return };
         let connection = Connection::Live(Live {
             identity,
             grant: imported.grant,
-            token: Some(held.token),
+            token: Some(brought.token),
             linked_at: imported.imported_at,
             linked_by: imported.imported_by,
             refreshed_at: Some(self.clock.now().wall),

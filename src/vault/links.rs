@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use url::Url;
 
-use super::connections::StoredToken;
+use super::connection::StoredToken;
 use super::record::{self, LinkForm};
 use super::{Vault, VaultError};
 use crate::caller::Caller;

@@ -9,16 +9,17 @@
 //!
 //! It knows nothing of Entra, of policy, or of who is waiting.
 
+mod connection;
 mod connections;
 mod integrations;
+mod leases;
 mod links;
 mod record;
 
-pub use connections::{
-    Claimed, Connection, Ended, Held, Hold, ImportLease, Imported, Lease, Leased, Live, Opened, Standing,
-    StoredToken, make_keep_alive_at,
-};
+pub use connection::{Connection, Ended, Held, Imported, Live, Opened, Standing, StoredToken};
+pub use connections::make_keep_alive_at;
 pub use integrations::{ClientCredential, Integration};
+pub use leases::{Claimed, Hold, ImportLease, Lease, Leased};
 pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 
 use crate::reason::{Problem, Reason, Refused};

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::connections::{Connection, Ended, Held, Imported, Live, StoredToken};
+use super::connection::{Connection, Ended, Held, Imported, Live, StoredToken};
 use super::integrations::{ClientCredential, Integration};
 use super::links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 use crate::caller::Caller;
@@ -59,6 +59,13 @@ pub(super) enum ConnectionForm<'a> {
         #[serde(default)]
         origin: Option<Cow<'a, str>>,
     },
+}
+
+impl ConnectionForm<'_> {
+    /// Whether it is anything but a tombstone.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self, Self::Ended { .. })
+    }
 }
 
 #[derive(Deserialize, Serialize)]

@@ -1,0 +1,110 @@
+//! What a connection's record says once it is opened, and who stands in a place.
+//!
+//! Data alone: how it is read, written and leased is told in `connections` and `leases`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::connection::{ConnectionKey, Failure, Identity};
+use crate::ids::{Generation, Label, ObjectId};
+use crate::reason::Reason;
+use crate::secret::{AccessToken, RawIdToken, RefreshToken};
+
+/// What a connection's sealed record says.
+#[derive(Debug)]
+pub enum Connection {
+    Live(Live),
+    /// Taken over from another system; nothing of it is released before it is proven.
+    Imported(Imported),
+    /// A tombstone: it keeps the generation, so that nothing older can come back.
+    Ended(Ended),
+}
+
+#[derive(Debug)]
+pub struct Live {
+    pub identity: Identity,
+    pub grant: RefreshToken,
+    /// The last token, so that a restart is no refresh storm (design.md 6.4).
+    pub token: Option<StoredToken>,
+    pub linked_at: Timestamp,
+    pub linked_by: Option<Label>,
+    pub refreshed_at: Option<Timestamp>,
+    /// The [`Imported::origin`] it came from, if it was imported.
+    pub origin: Option<String>,
+}
+
+/// A grant from another system, of which nobody knows yet whose it is.
+#[derive(Debug)]
+pub struct Imported {
+    pub grant: RefreshToken,
+    /// The hash of what was handed over: the same import again is known by it.
+    pub origin: String,
+    pub expected_object_id: Option<ObjectId>,
+    pub imported_at: Timestamp,
+    pub imported_by: Option<Label>,
+    /// When the other system used it last.
+    pub last_used_at: Option<Timestamp>,
+    /// What the first refresh brought, until somebody could say whose it is.
+    pub held: Option<Held>,
+}
+
+/// What a refresh of an imported grant brought: sealed before it is looked at (P4).
+#[derive(Debug)]
+pub struct Held {
+    pub token: StoredToken,
+    pub unverified_id_token: Option<RawIdToken>,
+}
+
+#[derive(Debug)]
+pub struct Ended {
+    pub at: Timestamp,
+    /// Who it was, for people who look.
+    pub identity: Option<Identity>,
+    /// Why, if no person ended it: an import that proved to be somebody else's.
+    pub because: Option<Reason>,
+    /// The import it came from: the same one does not bring it back.
+    pub origin: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct StoredToken {
+    pub access: AccessToken,
+    pub expires_at: Timestamp,
+    /// How long it was valid when it was issued.
+    pub lifetime: Duration,
+    pub scopes: Vec<String>,
+}
+
+/// A connection read and opened.
+#[derive(Debug)]
+pub struct Opened {
+    pub key: ConnectionKey,
+    pub generation: Generation,
+    pub connection: Connection,
+    pub failure: Option<Failure>,
+    pub store_now: Timestamp,
+}
+
+/// Who stands in a place.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// `None` if no row ever stood there.
+    pub generation: Option<Generation>,
+    pub is_live: bool,
+    /// The live identity, where the record opens.
+    pub identity: Option<Identity>,
+    /// The import it came from, proven or not.
+    pub origin: Option<String>,
+    pub store_now: Timestamp,
+}
+
+impl Connection {
+    /// Whether it is anything but a tombstone.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Live(_) | Self::Imported(_) => true,
+            Self::Ended(_) => false,
+        }
+    }
+}

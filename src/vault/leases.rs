@@ -1,0 +1,161 @@
+//! Leases: who may refresh a connection now, and what a refresh that failed leaves behind.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::connection::{Connection, Imported, Live, Opened};
+use super::{Vault, VaultError};
+use crate::clock::later;
+use crate::connection::{ConnectionKey, Failure};
+use crate::ids::Generation;
+use crate::reason::Reason;
+use crate::store::{Cas, Claim, ConnectionRow, Verdict};
+
+/// The right to refresh one connection for a while, with what is needed to do it.
+#[derive(Debug)]
+pub struct Lease {
+    pub hold: Hold,
+    pub live: Live,
+}
+
+/// The same for an imported connection, which is to be proven.
+#[derive(Debug)]
+pub struct ImportLease {
+    pub hold: Hold,
+    pub imported: Imported,
+}
+
+/// A lease of what was due.
+#[derive(Debug)]
+pub enum Leased {
+    Live(Box<Lease>),
+    Imported(Box<ImportLease>),
+}
+
+/// What a lease is known by when its outcome is written.
+#[derive(Debug)]
+pub struct Hold {
+    pub key: ConnectionKey,
+    pub generation: Generation,
+    pub failure: Option<Failure>,
+    pub store_now: Timestamp,
+    fence: i64,
+}
+
+/// What came of asking for a lease.
+#[derive(Debug)]
+pub enum Claimed {
+    Won(Leased),
+    /// Never linked, or disconnected since.
+    Absent,
+    /// Another replica refreshes it.
+    Leased,
+    /// Not before `until`, for the reason the failure tells.
+    Paused {
+        until: Timestamp,
+        failure: Option<Failure>,
+    },
+}
+
+impl Leased {
+    pub fn hold(&self) -> &Hold {
+        match self {
+            Self::Live(lease) => &lease.hold,
+            Self::Imported(lease) => &lease.hold,
+        }
+    }
+}
+
+impl Hold {
+    /// The same lease of the row as it is after a commit of ours, which took its failure away.
+    #[must_use]
+    pub fn at(self, generation: Generation) -> Self {
+        Self { generation, failure: None, ..self }
+    }
+}
+
+impl Vault {
+    /// Asks for the lease of one connection.
+    pub async fn claim(&self, key: &ConnectionKey) -> Result<Claimed, VaultError> {
+        Ok(match self.store.claim(key, LEASE).await? {
+            Claim::Won(claimed) => {
+                let lease = self.lease(claimed.row, claimed.store_now).await?;
+                lease.map_or(Claimed::Absent, Claimed::Won)
+            }
+            Claim::Absent(_) => Claimed::Absent,
+            Claim::Leased { .. } => Claimed::Leased,
+            Claim::Paused { until, failure } => Claimed::Paused { until, failure },
+        })
+    }
+
+    /// Takes the leases of connections that are due. A damaged one is put aside, so that it does not
+    /// come due again and again.
+    pub async fn claim_due(&self, limit: usize) -> Result<Vec<Leased>, VaultError> {
+        let mut leases = Vec::new();
+        for claimed in self.store.claim_due(limit, LEASE).await? {
+            let key = claimed.row.key.clone();
+            match self.lease(claimed.row, claimed.store_now).await {
+                Ok(lease) => leases.extend(lease),
+                Err(error) => {
+                    tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "put aside");
+                }
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Writes a verdict and gives the lease back. A stale holder changes nothing, which is right.
+    pub async fn fail(&self, hold: &Hold, failure: &Failure, retry_at: Timestamp) -> Result<(), VaultError> {
+        let verdict = Verdict {
+            key: hold.key.clone(),
+            generation: hold.generation,
+            fence: hold.fence,
+            failure: failure.clone(),
+            retry_at,
+        };
+        if let Cas::Lost = self.store.record_failure(verdict).await? {
+            tracing::info!(connection.key = %hold.key, "a verdict came too late and was dropped");
+        }
+        Ok(())
+    }
+
+    /// Gives a lease back unspent.
+    pub async fn release(&self, hold: &Hold) -> Result<(), VaultError> {
+        Ok(self.store.release_lease(&hold.key, hold.fence).await?)
+    }
+
+    async fn lease(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Option<Leased>, VaultError> {
+        let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
+        match self.open(row, store_now) {
+            Ok(Opened { connection: Connection::Live(live), failure, .. }) => {
+                let hold = Hold { key, generation, failure, store_now, fence };
+                Ok(Some(Leased::Live(Box::new(Lease { hold, live }))))
+            }
+            Ok(Opened { connection: Connection::Imported(imported), failure, .. }) => {
+                let hold = Hold { key, generation, failure, store_now, fence };
+                Ok(Some(Leased::Imported(Box::new(ImportLease { hold, imported }))))
+            }
+            Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),
+            Err(error) => {
+                let failure = Failure {
+                    reason: Reason::RecordDamaged,
+                    code: None,
+                    since: store_now,
+                    count: 1,
+                    needs_person: false,
+                };
+                let retry_at = later(store_now, DAMAGED_PAUSE);
+                // Lost: somebody wrote the row meanwhile, and it comes due again by itself.
+                let _ =
+                    self.store.record_failure(Verdict { key, generation, fence, failure, retry_at }).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Longer than Entra's total deadline of 10 s, so that a living holder never loses it (design.md 6.1).
+const LEASE: Duration = Duration::from_secs(15);
+/// A damaged record does not mend itself; looked at again in case an operator restored it.
+const DAMAGED_PAUSE: Duration = Duration::from_hours(1);

@@ -54,6 +54,13 @@ secret!(
     RawIdToken
 );
 
+impl RefreshToken {
+    /// Tells whether two are the same without holding either: SHA-256 of far more than 128 random bits.
+    pub fn hash(&self) -> String {
+        hash_text(self.expose())
+    }
+}
+
 /// A bearer token for Azure DevOps. Cheap to clone, because many callers get the same one.
 #[derive(Clone, Debug)]
 pub struct AccessToken(Arc<SecretString>);

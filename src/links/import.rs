@@ -14,7 +14,7 @@ use crate::gate::Asking;
 use crate::ids::{AccountId, ObjectId};
 use crate::policy::Permission;
 use crate::reason::Refused;
-use crate::secret::{RefreshToken, hash_text};
+use crate::secret::RefreshToken;
 use crate::vault::{Imported, Standing, VaultError};
 
 /// One grant to take over.
@@ -90,7 +90,7 @@ impl Parts {
         if item.role == Role::ServicePrincipal {
             return Err(Refused::invalid("connection.role", "a service principal has no refresh token"));
         }
-        let origin = hash_text(item.grant.expose());
+        let origin = item.grant.hash();
         let mut imported = Imported {
             grant: item.grant,
             origin: origin.clone(),

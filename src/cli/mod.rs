@@ -10,6 +10,7 @@
 
 pub mod connections;
 pub mod git_setup;
+pub mod import;
 pub mod integration;
 pub mod link;
 pub mod repos;
@@ -84,6 +85,8 @@ pub enum Command {
     Repos(repos::Args),
     /// A short-lived access token: its fingerprint, or with --reveal itself
     Token(token::Args),
+    /// Take over refresh tokens that another system holds
+    Import(import::Args),
     /// Make git ask this broker for Azure Repos
     GitSetup(git_setup::Args),
 }
@@ -141,6 +144,7 @@ pub async fn run(global: &GlobalArgs, command: Command, console: &mut Console<'_
         Command::Connections(args) => connections::run(session, args).await,
         Command::Repos(args) => repos::run(session, args).await,
         Command::Token(args) => token::run(session, args).await,
+        Command::Import(args) => import::run(session, args).await,
         Command::GitSetup(args) => git_setup::run(session, &args, &global.settings()),
     };
     match done.and_then(|()| Ok(console.out.flush()?)) {

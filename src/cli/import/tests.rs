@@ -1,0 +1,106 @@
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::super::Exit;
+use super::super::fake::{Fake, Ran, Run};
+use super::*;
+
+fn file(lines: &[&str]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    for line in lines {
+        writeln!(file, "{line}").unwrap();
+    }
+    file
+}
+
+async fn import(lines: &[&str], args: &[&str], broker: Fake) -> Ran {
+    let file = file(lines);
+    let path = file.path().to_str().unwrap();
+    Run::new(&["import", path]).args(args).against(broker).await
+}
+
+/// Takes everything, and proves it at the third look.
+fn broker() -> Fake {
+    let looks = AtomicU32::new(0);
+    Fake::default()
+        .on("Connections/ImportConnections", |request: pb::ImportConnectionsRequest| {
+            let results = request
+                .items
+                .into_iter()
+                .map(|item| pb::ImportResult { connection: item.connection, ..pb::ImportResult::default() });
+            Ok(pb::ImportConnectionsResponse { results: results.collect() })
+        })
+        .on("Connections/ListConnections", move |_: pb::ListConnectionsRequest| {
+            let state = match looks.fetch_add(1, Ordering::Relaxed) {
+                0 | 1 => pb::ConnectionState::Imported,
+                _ => pb::ConnectionState::Connected,
+            };
+            let connection = pb::Connection {
+                connection: name_of("developer/ana"),
+                state: state.into(),
+                identity: Some(pb::Identity { login: "ana@contoso.com".into(), ..Default::default() }),
+                ..pb::Connection::default()
+            };
+            Ok(pb::ListConnectionsResponse { connections: vec![connection], ..Default::default() })
+        })
+}
+
+const ANA: &str = r#"{"role":"developer","developer_id":"ana","refresh_token":"canary-grant"}"#;
+
+#[tokio::test]
+async fn each_line_is_sent_and_waited_for_until_it_is_proven() {
+    let ran = import(&[ANA, ""], &[], broker()).await;
+    assert_eq!(ran.exit, Exit::Done, "{ran:?}");
+    assert!(ran.out.contains("developer/ana  connected  ana@contoso.com"), "{ran:?}");
+    assert!(ran.err.contains("1 sent …") && ran.err.contains("0 proven, 1 to go …"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn what_failed_is_told_and_the_exit_code_says_so() {
+    let broker =
+        Fake::default().on("Connections/ImportConnections", |request: pb::ImportConnectionsRequest| {
+            let stands = pb::ImportResult {
+                connection: request.items[0].connection.clone(),
+                code: Code::AlreadyExists.into(),
+                message: "a live connection stands there".into(),
+                ..pb::ImportResult::default()
+            };
+            Ok(pb::ImportConnectionsResponse { results: vec![stands] })
+        });
+    let ran = import(&[ANA], &[], broker).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(ran.out.contains("a live connection stands there") && ran.err.contains("1 of 1"), "{ran:?}");
+}
+
+/// A23: the line that is wrong may hold a secret, so only its number is told.
+#[tokio::test]
+async fn a23_a_line_that_cannot_be_read_is_told_by_its_number_alone() {
+    for (line, words) in [
+        ("canary-grant", "line 2 is not the JSON object"),
+        (r#"{"role":"developer","refresh_token":"canary-grant"}"#, "line 2 names no developer_id"),
+        (r#"{"role":"service_user","refresh_token":"canary-grant","x":1}"#, "line 2 is not the JSON"),
+    ] {
+        let ran = import(&[ANA, line], &["--no-wait"], Fake::default()).await;
+        assert_eq!(ran.exit, Exit::Usage, "{ran:?}");
+        assert!(ran.err.contains(words) && !ran.err.contains("canary"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_batch_is_of_one_account_and_fits_a_request() {
+    let line = |account: &str, developer: usize| {
+        format!(
+            r#"{{"account_id":"{account}","role":"developer","developer_id":"d{developer}","refresh_token":"t"}}"#
+        )
+    };
+    let text: Vec<String> =
+        (0..25).map(|at| line("acme", at)).chain([line("globex", 0), line("globex", 0)]).collect();
+    let text = text.join("\n");
+    let mut lines = Lines::new(text.as_bytes(), None);
+    let mut sizes = Vec::new();
+    while let Some((account, items)) = lines.next_batch().unwrap() {
+        sizes.push((account, items.len()));
+    }
+    let expected = [("acme", 20), ("acme", 5), ("globex", 1), ("globex", 1)];
+    assert_eq!(sizes, expected.map(|(account, items)| (account.to_owned(), items)));
+}

@@ -83,7 +83,7 @@ pub enum Command {
     Connections(connections::Args),
     /// The repositories the account's identity can read
     Repos(repos::Args),
-    /// A short-lived access token: its fingerprint, or with --reveal itself
+    /// A short-lived access token, the account's or a developer's: its fingerprint, or with --reveal itself
     Token(token::Args),
     /// Take over refresh tokens that another system holds
     Import(import::Args),

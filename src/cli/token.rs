@@ -1,4 +1,5 @@
-//! `token`: what the headless identity's access token is, and only with `--reveal` the token itself.
+//! `token`: what the access token of the headless identity or a developer is, and only with `--reveal` the
+//! token itself.
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -12,6 +13,9 @@ pub struct Args {
     /// How long it must at least live, such as 5m; 30m at most
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     min_ttl: Option<SignedDuration>,
+    /// Of this developer; without it of the account's service user or service principal
+    #[arg(long, value_name = "ID")]
+    developer: Option<String>,
     /// What for, for the audit
     #[arg(long, value_name = "TEXT", default_value = "token command")]
     purpose: String,
@@ -24,15 +28,26 @@ pub(super) async fn run(session: &mut Session<'_, '_>, args: Args) -> Result<(),
     let min_ttl = args
         .min_ttl
         .map(|span| prost_types::Duration { seconds: span.as_secs(), nanos: span.subsec_nanos() });
-    let request = pb::GetServiceUserTokenRequest {
-        account_id: session.account()?.to_string(),
-        min_ttl,
-        purpose: args.purpose,
-        actor: actor(),
-    };
     let remote = session.remote().await?;
-    let answer =
-        remote.credentials().get_service_user_token(within(CALL_TIMEOUT, request)).await?.into_inner();
+    let account_id = session.account()?.to_string();
+    let answer = match args.developer {
+        None => {
+            let purpose = args.purpose;
+            let request = pb::GetServiceUserTokenRequest { account_id, min_ttl, purpose, actor: actor() };
+            remote.credentials().get_service_user_token(within(CALL_TIMEOUT, request)).await?.into_inner()
+        }
+        Some(developer_id) => {
+            let request = pb::GetDeveloperTokenRequest {
+                account_id,
+                developer_id,
+                min_ttl,
+                purpose: args.purpose,
+                actor: actor(),
+                ..Default::default()
+            };
+            same(remote.credentials().get_developer_token(within(CALL_TIMEOUT, request)).await?.into_inner())
+        }
+    };
     let console = &mut *session.console;
     if console.json {
         let mut value = json!({
@@ -61,6 +76,20 @@ pub(super) async fn run(session: &mut Session<'_, '_>, args: Args) -> Result<(),
         writeln!(console.out, "{}", answer.access_token)?;
     }
     Ok(())
+}
+
+/// The same fields under the other name.
+fn same(answer: pb::GetDeveloperTokenResponse) -> pb::GetServiceUserTokenResponse {
+    pb::GetServiceUserTokenResponse {
+        access_token: answer.access_token,
+        token_type: answer.token_type,
+        expires_at: answer.expires_at,
+        scopes: answer.scopes,
+        identity: answer.identity,
+        warnings: answer.warnings,
+        token_fingerprint: answer.token_fingerprint,
+        connection: answer.connection,
+    }
 }
 
 fn parse_span(text: &str) -> Result<SignedDuration, String> {
@@ -103,5 +132,18 @@ mod tests {
         let run = Run::new(&["token", "--min-ttl=10m", "--reveal"]).against(broker()).await;
         assert_eq!(run.out, "canary\n");
         assert!(run.err.contains("fingerprint") && !run.err.contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn a_developers_token_is_asked_for_by_their_id() {
+        let broker = Fake::default().on(
+            "CredentialBroker/GetDeveloperToken",
+            |request: pb::GetDeveloperTokenRequest| {
+                assert_eq!(request.developer_id, "ana");
+                Ok(pb::GetDeveloperTokenResponse { access_token: "of-ana".into(), ..Default::default() })
+            },
+        );
+        let run = Run::new(&["token", "--developer=ana", "--reveal"]).against(broker).await;
+        assert_eq!(run.out, "of-ana\n");
     }
 }

@@ -1,6 +1,7 @@
 //! A person's browser: pages, forms, cookies and redirects, nothing else.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Client, Method, StatusCode, redirect};
@@ -34,15 +35,24 @@ impl Browser {
 
     /// Submits the page's form with these choices.
     pub(crate) async fn submit(&mut self, page: &Page, choices: &[(&str, &str)]) -> Outcome<Page> {
-        let form = Form::read(&page.html).ok_or_else(|| format!("no form on {}", page.describe()))?;
-        ensure(form.method.eq_ignore_ascii_case("post"), || format!("no POST form on {}", page.describe()))?;
-        let fields = form.fill(choices)?;
-        let action = match &form.action {
-            Some(action) => page.url.join(action).context(action)?,
-            None => page.url.clone(),
-        };
-        let site = if action.origin() == page.url.origin() { "same-origin" } else { "same-site" };
+        let (action, fields, site) = page.submission(choices)?;
         self.go(Method::POST, action, Some(&fields), site).await
+    }
+
+    /// Submits the page's form, and stops at the redirect to this path: the site there is played by others.
+    pub(crate) async fn leave_to(
+        &mut self,
+        page: &Page,
+        choices: &[(&str, &str)],
+        path: &str,
+    ) -> Outcome<Url> {
+        let (action, fields, site) = page.submission(choices)?;
+        let request = self.http.request(Method::POST, action.clone()).header("sec-fetch-site", site);
+        let answer = request.form(&fields).send().await.context("the browser gets no answer")?;
+        let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+        let url = action.join(location.ok_or_else(|| format!("no redirect but {}", answer.status()))?)?;
+        ensure(url.path() == path, || format!("the redirect leads to {}", url.path()))?;
+        Ok(url)
     }
 
     async fn go(
@@ -92,6 +102,19 @@ impl Browser {
 }
 
 impl Page {
+    /// Where the form goes, with what, and how the browser calls that.
+    fn submission(&self, choices: &[(&str, &str)]) -> Outcome<(Url, Vec<(String, String)>, &'static str)> {
+        let form = Form::read(&self.html).ok_or_else(|| format!("no form on {}", self.describe()))?;
+        ensure(form.method.eq_ignore_ascii_case("post"), || format!("no POST form on {}", self.describe()))?;
+        let fields = form.fill(choices)?;
+        let action = match &form.action {
+            Some(action) => self.url.join(action).context(action)?,
+            None => self.url.clone(),
+        };
+        let site = if action.origin() == self.url.origin() { "same-origin" } else { "same-site" };
+        Ok((action, fields, site))
+    }
+
     /// Fails unless the page is good and holds these words.
     pub(crate) fn expect(&self, words: &str) -> Outcome<()> {
         let found = self.status.is_success() && self.html.contains(words);
@@ -114,6 +137,13 @@ impl Page {
 pub(crate) fn plain_http() -> Outcome<Client> {
     // Without TLS roots of its own: a machine may have none installed, and nothing here needs them.
     let builder = Client::builder().no_proxy().redirect(redirect::Policy::none()).tls_certs_only([]);
+    Ok(builder.timeout(ANSWER_LIMIT).build()?)
+}
+
+/// A client that reaches Microsoft's hosts where the emulator plays them.
+pub(crate) fn behind_proxy(proxy: &str, ca: &Path) -> Outcome<Client> {
+    let ca = reqwest::Certificate::from_pem(&std::fs::read(ca).context(ca.display())?)?;
+    let builder = Client::builder().proxy(reqwest::Proxy::all(proxy)?).tls_certs_only([ca]);
     Ok(builder.timeout(ANSWER_LIMIT).build()?)
 }
 

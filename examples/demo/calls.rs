@@ -42,6 +42,67 @@ impl Service {
         self.0.credentials().list_readable_repos(within(CALL_LIMIT, request)).await.map(Response::into_inner)
     }
 
+    pub(crate) async fn developer_token(
+        &self,
+        account: &str,
+        developer: &str,
+    ) -> Result<pb::GetDeveloperTokenResponse, Status> {
+        let request = pb::GetDeveloperTokenRequest {
+            account_id: account.to_owned(),
+            developer_id: developer.to_owned(),
+            purpose: "demo".to_owned(),
+            ..Default::default()
+        };
+        self.0.credentials().get_developer_token(within(CALL_LIMIT, request)).await.map(Response::into_inner)
+    }
+
+    /// Begins a developer's link by the platform's own pages.
+    pub(crate) async fn begin_developer(
+        &self,
+        account: &str,
+        developer: &str,
+        expected_login: &str,
+    ) -> Result<pb::BeginLinkResponse, Status> {
+        let connection =
+            pb::ConnectionName { role: pb::Role::Developer.into(), developer_id: developer.to_owned() };
+        let request = pb::BeginLinkRequest {
+            account_id: account.to_owned(),
+            connection: Some(connection),
+            front: pb::Front::PlatformPages.into(),
+            expected_login: expected_login.to_owned(),
+            actor: developer.to_owned(),
+            ..Default::default()
+        };
+        self.0.connections().begin_link(within(CALL_LIMIT, request)).await.map(Response::into_inner)
+    }
+
+    /// Hands over what the platform's callback received.
+    pub(crate) async fn complete(
+        &self,
+        account: &str,
+        redirect_uri: &str,
+        state: String,
+        code: String,
+    ) -> Result<pb::Link, Status> {
+        let request = pb::CompleteLinkRequest {
+            account_id: account.to_owned(),
+            redirect_uri: redirect_uri.to_owned(),
+            state,
+            code,
+            ..Default::default()
+        };
+        self.0.connections().complete_link(within(CALL_LIMIT, request)).await.map(Response::into_inner)
+    }
+
+    pub(crate) async fn confirm(&self, account: &str, link_id: &str) -> Result<pb::Connection, Status> {
+        let request = pb::ConfirmLinkRequest {
+            account_id: account.to_owned(),
+            link_id: link_id.to_owned(),
+            ..Default::default()
+        };
+        self.0.connections().confirm_link(within(CALL_LIMIT, request)).await.map(Response::into_inner)
+    }
+
     /// Asks for a token that must be refused, and returns the refusal's words.
     pub(crate) async fn refusal(&self, account: &str) -> Outcome<String> {
         match self.token(account).await {

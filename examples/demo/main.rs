@@ -15,6 +15,7 @@ mod form;
 mod job;
 mod narrator;
 mod outcome;
+mod people;
 mod processes;
 mod serve;
 mod settings;
@@ -36,7 +37,7 @@ use world::World;
 #[derive(Parser)]
 #[command(name = "demo")]
 struct Arguments {
-    /// Link the service user, then keep all running until SIGTERM or Ctrl-C
+    /// Link the service user and a developer, then keep all running until SIGTERM or Ctrl-C
     #[arg(long)]
     serve: bool,
     /// Where everything is put; emptied first
@@ -83,10 +84,13 @@ async fn tell(arguments: &Arguments, narrator: &Narrator, processes: &Processes)
     let world = World::build(&arguments.dir, narrator, processes).await?;
     story::register(&world, narrator).await?;
     story::link(&world, narrator).await?;
+    people::link_developer(&world, narrator).await?;
     if arguments.serve {
         serve::keep_running(&world, narrator, processes).await
     } else {
-        story::work(&world, narrator).await
+        story::work(&world, narrator).await?;
+        people::import(&world, narrator).await?;
+        story::prove(&world, narrator).await
     }
 }
 

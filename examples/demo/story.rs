@@ -17,10 +17,10 @@ use crate::world::{ACCOUNT, World};
 
 /// The person whom the account's work runs as, in the emulator's world.
 pub(crate) const SERVICE_USER: &str = "svc@contoso.com";
-const TENANT: &str = "10000000-0000-4000-a000-000000000001";
-const CLIENT: &str = "ac3e0000-0000-4000-a000-000000000001";
+pub(crate) const TENANT: &str = "10000000-0000-4000-a000-000000000001";
+pub(crate) const CLIENT: &str = "ac3e0000-0000-4000-a000-000000000001";
 /// Opens nothing but the emulator.
-const CLIENT_SECRET: &str = "emu8Q~acme-secret.value+one/x=";
+pub(crate) const CLIENT_SECRET: &str = "emu8Q~acme-secret.value+one/x=";
 /// An account that no rule names.
 const FOREIGN: &str = "globex";
 
@@ -88,8 +88,7 @@ pub(crate) async fn work(world: &World, narrator: &Narrator) -> Outcome<()> {
     list(world, narrator).await?;
     clone(world, narrator).await?;
     call(world, narrator, &fingerprint).await?;
-    refuse(world, narrator).await?;
-    prove(world, narrator).await
+    refuse(world, narrator).await
 }
 
 /// Begins a link as a process of its own, with both outputs piped.
@@ -175,7 +174,7 @@ async fn refuse(world: &World, narrator: &Narrator) -> Outcome<()> {
 }
 
 /// Looks for every secret in everything the broker wrote, after showing that the look finds one.
-async fn prove(world: &World, narrator: &Narrator) -> Outcome<()> {
+pub(crate) async fn prove(world: &World, narrator: &Narrator) -> Outcome<()> {
     narrator.begin("at rest");
     let (secrets, access) = job::secrets(world, CLIENT_SECRET).await?;
     let control = world.dir.join("control");
@@ -187,7 +186,7 @@ async fn prove(world: &World, narrator: &Narrator) -> Outcome<()> {
     ensure(found.is_empty(), || format!("a secret lies in clear in {found:?}"))?;
     let acts = fs::read_to_string(world.dir.join("audit.jsonl"))?.lines().count();
     narrator.show(&format!(
-        "no secret in clear in {read} files: store, logs, audit ({acts} acts) and all else; Entra issued {access} token"
+        "no secret in clear in {read} files: store, logs, audit ({acts} acts) and all else; Entra issued {access} tokens"
     ));
     Ok(())
 }

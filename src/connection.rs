@@ -55,6 +55,13 @@ pub struct Failure {
     pub needs_person: bool,
 }
 
+impl Failure {
+    /// Who must do what, as one sentence.
+    pub fn what_to_do(&self) -> &'static str {
+        self.code.and_then(crate::remedy::of).unwrap_or_else(|| self.reason.what_to_do())
+    }
+}
+
 impl Role {
     /// The text of the role in store keys, audit and logs: `service_user`, `developer/ana`.
     pub fn parse(text: &str) -> Option<Self> {

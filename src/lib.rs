@@ -49,7 +49,7 @@
 //! | 1½ gate | [`gate`] | decide and record, asked as one |
 //! | 1 mechanisms | [`policy`] [`store`] [`seal`] [`keys`] [`entra`] [`devops`] [`audit`] [`tls`] | know nothing of each other |
 //! | ½ means | [`outgoing`] [`files`] [`tasks`] | the one way out, secret files, owned work |
-//! | 0 vocabulary | [`ids`] [`connection`] [`caller`] [`event`] [`secret`] [`clock`] [`reason`] [`backoff`] [`git_url`] | no IO, no async; words explain words |
+//! | 0 vocabulary | [`ids`] [`connection`] [`caller`] [`event`] [`secret`] [`clock`] [`reason`] [`remedy`] [`backoff`] [`git_url`] | no IO, no async; words explain words |
 //!
 //! `testing` (a feature no release has) holds fakes of what is below floor 3, for tests alone.
 //!
@@ -210,6 +210,7 @@ pub mod event;
 pub mod git_url;
 pub mod ids;
 pub mod reason;
+pub mod remedy;
 pub mod secret;
 
 // Fakes, for tests alone

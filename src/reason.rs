@@ -82,6 +82,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// Facts for programs, such as `longest_ttl_s`.
     pub facts: Vec<(&'static str, String)>,
+    /// What to do in this very case, where more is known than the reason.
+    pub remedy: Option<&'static str>,
 }
 
 /// Why a use case did not do what it was asked.
@@ -273,13 +275,30 @@ impl Reason {
 
 impl Problem {
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, facts: Vec::new() }
+        Self { reason, detail: detail.into(), retry_after: None, facts: Vec::new(), remedy: None }
     }
 
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
+    }
+
+    /// With the code Entra gave, and what that code asks of whom.
+    #[must_use]
+    pub fn entra_code(self, code: Option<u32>) -> Self {
+        match code {
+            None => self,
+            Some(code) => {
+                let remedy = crate::remedy::of(code);
+                Self { remedy, ..self.fact("entra_code", format_args!("AADSTS{code}")) }
+            }
+        }
+    }
+
+    /// What that somebody must do, as one sentence.
+    pub fn what_to_do(&self) -> &'static str {
+        self.remedy.unwrap_or_else(|| self.reason.what_to_do())
     }
 
     #[must_use]

@@ -16,6 +16,9 @@ pub(crate) struct Browser {
     cookies: BTreeMap<(String, String), String>,
 }
 
+/// Address, fields, and how the browser calls the way from one site to the other.
+type Submission = (Url, Vec<(String, String)>, &'static str);
+
 pub(crate) struct Page {
     url: Url,
     status: StatusCode,
@@ -103,7 +106,7 @@ impl Browser {
 
 impl Page {
     /// Where the form goes, with what, and how the browser calls that.
-    fn submission(&self, choices: &[(&str, &str)]) -> Outcome<(Url, Vec<(String, String)>, &'static str)> {
+    fn submission(&self, choices: &[(&str, &str)]) -> Outcome<Submission> {
         let form = Form::read(&self.html).ok_or_else(|| format!("no form on {}", self.describe()))?;
         ensure(form.method.eq_ignore_ascii_case("post"), || format!("no POST form on {}", self.describe()))?;
         let fields = form.fill(choices)?;

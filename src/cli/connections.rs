@@ -92,11 +92,11 @@ fn print_troubles(session: &mut Session<'_, '_>, connection: &pb::Connection) ->
         let name = show::connection_name(connection.connection.as_ref());
         let since = show::when(failure.since.as_ref(), console.now);
         let (message, reason) = (printable(&failure.message), printable(&failure.reason));
-        writeln!(console.out, "\n{name}: {message} [{reason}]")?;
+        writeln!(console.out, "\n{name}: {reason}")?;
         writeln!(console.out, "  failing:    {} times, since {since}", failure.count)?;
         if let Some(known) = Reason::ALL.into_iter().find(|known| known.as_str() == failure.reason) {
             writeln!(console.out, "  who acts:   {}", known.who_acts().as_str())?;
-            writeln!(console.out, "  what to do: {}", known.what_to_do())?;
+            writeln!(console.out, "  what to do: {message}")?;
         }
     }
     Ok(show::print_warnings(console.err, &connection.warnings)?)

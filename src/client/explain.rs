@@ -16,7 +16,7 @@ pub struct Explained {
     pub reason: Option<String>,
     pub message: String,
     pub who_acts: Option<&'static str>,
-    pub what_to_do: Option<&'static str>,
+    pub what_to_do: Option<String>,
     pub retry_after: Option<Duration>,
     /// Each malformed field, each connection in the way.
     pub particulars: Vec<String>,
@@ -28,6 +28,8 @@ pub fn explain(status: &Status) -> Explained {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.clone());
     let known = reason.as_deref().and_then(|name| Reason::ALL.into_iter().find(|r| r.as_str() == name));
+    // What the broker says of this case; an older one says nothing.
+    let told = details.error_info().and_then(|info| info.metadata.get("what_to_do"));
     let mut particulars = Vec::new();
     if let Some(bad) = details.bad_request() {
         particulars.extend(bad.field_violations.iter().map(|v| format!("{}: {}", v.field, v.description)));
@@ -41,7 +43,7 @@ pub fn explain(status: &Status) -> Explained {
         message: known_or_own_words(status, reason.is_some()),
         reason: reason.map(|name| printable(&name)),
         who_acts: known.map(|reason| reason.who_acts().as_str()),
-        what_to_do: known.map(Reason::what_to_do),
+        what_to_do: told.map(|act| printable(act)).or(known.map(|reason| reason.what_to_do().to_owned())),
         retry_after: details.retry_info().and_then(|info| info.retry_delay),
         particulars: particulars.iter().map(|text| printable(text)).collect(),
         links: links.iter().map(|link| printable(&format!("{} {}", link.description, link.url))).collect(),
@@ -68,7 +70,7 @@ impl Explained {
         if let Some(reason) = &self.reason {
             line = format!("{line} [{reason}]");
         }
-        if let Some(act) = self.what_to_do {
+        if let Some(act) = &self.what_to_do {
             line = format!("{line} {act}");
         }
         if let Some(wait) = self.retry_after {
@@ -87,7 +89,7 @@ impl fmt::Display for Explained {
         if let Some(who) = self.who_acts {
             write!(f, "\n  who acts:   {who}")?;
         }
-        if let Some(act) = self.what_to_do {
+        if let Some(act) = &self.what_to_do {
             write!(f, "\n  what to do: {act}")?;
         }
         if let Some(wait) = self.retry_after {

@@ -27,6 +27,7 @@ use url::Url;
 
 pub use self::authorize::AuthorizeRequest;
 pub use self::id_token::{Expected, IdTokenError};
+pub use self::judge::{Declined, Redirect, judge_redirect};
 use self::signing_keys::SigningKeys;
 use crate::clock::Clock;
 use crate::connection::Identity;

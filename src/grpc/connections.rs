@@ -7,8 +7,9 @@ use tonic::{Request, Response, Status};
 
 use super::{CHANGE_DEADLINE, Face, asking, encode, import, parse, status};
 use crate::connection::Role;
+use crate::entra::judge_redirect;
 use crate::ids::AccountId;
-use crate::links::{Declined, Received, Wanted};
+use crate::links::{Received, Wanted};
 use crate::pb;
 use crate::pb::connections_server::Connections;
 use crate::reason::Refused;
@@ -182,10 +183,11 @@ fn received(asked: &pb::CompleteLinkRequest, code: String) -> Result<Received, R
         parse::optional(field, text, max)?.ok_or_else(|| Refused::invalid(field, "is required"))
     };
     let error = parse::optional("error", &asked.error, ERROR_LEN_MAX)?;
+    let description = parse::optional("error_description", &asked.error_description, DESCRIPTION_LEN_MAX)?;
     let outcome = match (code.is_empty(), error) {
         (false, None) if code.len() <= CODE_LEN_MAX => Ok(AuthorizationCode::new(code)),
         (false, None) => return Err(Refused::invalid("code", "is too long")),
-        (true, Some(error)) => Err(Declined::read(&error)),
+        (true, Some(error)) => Err(judge_redirect(&error, &description.unwrap_or_default())),
         (false, Some(_)) | (true, None) => {
             return Err(Refused::invalid("code", "exactly one of code and error is required"));
         }
@@ -217,6 +219,7 @@ fn page_after(account: &AccountId, token: &str) -> Result<Option<String>, Refuse
 /// Entra names no limit for codes; they were seen beyond 700 characters (azure.md 1.3).
 const CODE_LEN_MAX: usize = 16 * 1024;
 const ERROR_LEN_MAX: usize = 256;
+const DESCRIPTION_LEN_MAX: usize = 4 * 1024;
 /// Ours are 43 characters.
 const STATE_LEN_MAX: usize = 128;
 const CONFIRMATION_LEN_MAX: usize = 128;

@@ -58,7 +58,7 @@ pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
         last_refreshed_at: view.refreshed_at.map(timestamp),
         failure: view.failure.as_ref().map(|failure| pb::Failure {
             reason: failure.reason.as_str().to_owned(),
-            message: failure.reason.what_to_do().to_owned(),
+            message: failure.what_to_do().to_owned(),
             since: Some(timestamp(failure.since)),
             count: failure.count,
             code: failure.code.unwrap_or_default(),

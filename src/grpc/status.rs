@@ -42,7 +42,7 @@ fn of_problem(problem: &Problem) -> Status {
     let mut metadata: HashMap<String, String> =
         problem.facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     metadata.insert("who_acts".to_owned(), reason.who_acts().as_str().to_owned());
-    metadata.insert("what_to_do".to_owned(), reason.what_to_do().to_owned());
+    metadata.insert("what_to_do".to_owned(), problem.what_to_do().to_owned());
     let mut details = ErrorDetails::new();
     details.set_error_info(reason.as_str(), DOMAIN, metadata);
     if let Some(wait) = problem.retry_after {
@@ -51,7 +51,7 @@ fn of_problem(problem: &Problem) -> Status {
     if let Some((description, url)) = help(reason) {
         details.add_help_link(description, url);
     }
-    let message = format!("{}: {}. {}", reason.as_str(), problem.detail, reason.what_to_do());
+    let message = format!("{}: {}. {}", reason.as_str(), problem.detail, problem.what_to_do());
     Status::with_error_details(code(reason.class()), message, details)
 }
 
@@ -126,12 +126,13 @@ mod tests {
     fn a_problem_names_reason_remedy_and_wait() {
         let problem = Problem::new(Reason::UpstreamThrottled, "slow down")
             .retry_after(std::time::Duration::from_secs(7))
-            .fact("entra_code", "AADSTS50196");
+            .entra_code(Some(50_196));
         let status = of(&problem.into());
         let details = status.get_error_details();
         let info = details.error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("UPSTREAM_THROTTLED", "azdo-broker"));
         assert_eq!(info.metadata["entra_code"], "AADSTS50196");
+        assert_eq!(info.metadata["what_to_do"], crate::remedy::of(50_196).unwrap());
         assert_eq!(details.retry_info().unwrap().retry_delay.unwrap().as_secs(), 7);
         assert_eq!(status.code(), Code::Unavailable);
     }

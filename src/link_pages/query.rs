@@ -1,17 +1,19 @@
 //! What Entra's redirect brings (azure.md 1.3): a code or an error, and the state.
 
-use crate::links::{Callback, Declined};
+use crate::entra::judge_redirect;
+use crate::links::Callback;
 use crate::secret::AuthorizationCode;
 
 /// Reads a callback. `None`: not one, or a doubled or oversized parameter.
 pub(super) fn callback(query: Option<&str>, cookie: Option<String>, developers: bool) -> Option<Callback> {
     let query = query.filter(|query| query.len() <= QUERY_LEN_MAX)?;
-    let (mut state, mut code, mut error) = (None, None, None);
+    let (mut state, mut code, mut error, mut description) = (None, None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let slot = match name.as_ref() {
             "state" => &mut state,
             "code" => &mut code,
             "error" => &mut error,
+            "error_description" => &mut description,
             _ => continue,
         };
         if slot.replace(value.into_owned()).is_some() {
@@ -20,7 +22,7 @@ pub(super) fn callback(query: Option<&str>, cookie: Option<String>, developers: 
     }
     let outcome = match (code, error) {
         (Some(code), None) if !code.is_empty() => Ok(AuthorizationCode::new(code)),
-        (None, Some(error)) => Err(Declined::read(&error)),
+        (None, Some(error)) => Err(judge_redirect(&error, &description.unwrap_or_default())),
         _ => return None,
     };
     let state = state.filter(|state| !state.is_empty() && state.len() <= STATE_LEN_MAX)?;
@@ -35,6 +37,7 @@ const STATE_LEN_MAX: usize = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entra::Declined;
 
     #[test]
     fn a38_doubled_missing_and_oversized_parameters_are_no_callback() {
@@ -55,11 +58,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_a_decline() {
-        let declined =
-            callback(Some("error=access_denied&error_description=x&state=s"), None, false).unwrap();
-        assert_eq!(declined.outcome.unwrap_err(), Declined { by_person: true });
+    fn an_error_is_judged_and_nothing_of_its_text_is_kept() {
+        let query = "error=access_denied&error_description=AADSTS65004%3a+canary&state=s";
+        let declined = callback(Some(query), None, false).unwrap().outcome.unwrap_err();
+        assert_eq!((declined.declined, declined.code), (Declined::ByPerson, Some(65_004)));
         let refused = callback(Some("error=invalid_client&state=s"), None, false).unwrap();
-        assert_eq!(refused.outcome.unwrap_err(), Declined { by_person: false });
+        assert_ne!(refused.outcome.unwrap_err().declined, Declined::ByPerson);
     }
 }

@@ -9,7 +9,7 @@ use super::check::Checked;
 use super::{Found, LinkView, Links, Parts, lost};
 use crate::clock::later;
 use crate::connection::{Identity, Role};
-use crate::entra::{App, Verdict};
+use crate::entra::{App, Declined, Redirect, Verdict};
 use crate::event::{By, Event, Outcome};
 use crate::gate::Asking;
 use crate::ids::{AccountId, LinkId};
@@ -23,7 +23,7 @@ pub struct Callback {
     /// Whose redirect URI it came to.
     pub developers: bool,
     pub state: String,
-    pub outcome: Result<AuthorizationCode, Declined>,
+    pub outcome: Result<AuthorizationCode, Redirect>,
     pub cookie: Option<String>,
 }
 
@@ -32,13 +32,7 @@ pub struct Received {
     /// Without query.
     pub redirect_uri: String,
     pub state: String,
-    pub outcome: Result<AuthorizationCode, Declined>,
-}
-
-/// Entra sent no code. Its `error` only; its text is never shown or kept (threat T18).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Declined {
-    pub by_person: bool,
+    pub outcome: Result<AuthorizationCode, Redirect>,
 }
 
 /// How a callback ended, and where the browser goes then.
@@ -150,7 +144,7 @@ impl Parts {
         found: &mut Found,
         integration: &Integration,
         by: By,
-        outcome: Result<AuthorizationCode, Declined>,
+        outcome: Result<AuthorizationCode, Redirect>,
     ) -> Result<Completion, VaultError> {
         let over = |completed| Completion { completed, go_to: None };
         found.link.phase = LinkPhase::Taken;
@@ -158,16 +152,10 @@ impl Parts {
         self.save(found).await?;
         let code = match outcome {
             Ok(code) => code,
-            Err(declined) => {
-                let (reason, message) = if declined.by_person {
-                    (Reason::LinkExpired, "The sign-in was declined. Begin the link again and accept.")
-                } else {
-                    (
-                        Reason::ConsentRequired,
-                        "Entra refused the sign-in. An administrator must look at the app's registration and consent.",
-                    )
-                };
-                return self.end(found, by, reason, message).await.map(over);
+            Err(redirect) => {
+                let problem = declined(redirect);
+                let message = format!("{}. {}", problem.detail, problem.what_to_do());
+                return self.end(found, by, problem.reason, &message).await.map(over);
             }
         };
         match self.exchange(found, integration, &code).await {
@@ -180,7 +168,7 @@ impl Parts {
                 Checked::Later => Completion { completed: Completed::Held, go_to },
             }),
             Err(problem) => {
-                let message = format!("{}. {}", problem.detail, problem.reason.what_to_do());
+                let message = format!("{}. {}", problem.detail, problem.what_to_do());
                 self.end(found, by, problem.reason, &message).await.map(over)
             }
         }
@@ -259,9 +247,10 @@ impl Parts {
             Ok(answered) => answered,
             Err(error) if error.verdict == Verdict::ClientCredential => {
                 let rejected = self.accounts.reject(&integration.account, &credential.id).await;
-                return Err(rejected.unwrap_or_else(|| exchange_refused(Verdict::Unknown)));
+                let problem = rejected.unwrap_or_else(|| exchange_refused(Verdict::Unknown));
+                return Err(problem.entra_code(error.code));
             }
-            Err(error) => return Err(exchange_refused(error.verdict)),
+            Err(error) => return Err(exchange_refused(error.verdict).entra_code(error.code)),
         };
         secrets.token = Some(StoredToken {
             access: answered.access,
@@ -329,13 +318,6 @@ impl Parts {
     }
 }
 
-impl Declined {
-    /// What `error` says about who declined; both are seen when a person does (azure.md 1.9, 65004).
-    pub fn read(error: &str) -> Self {
-        Self { by_person: matches!(error, "access_denied" | "consent_required") }
-    }
-}
-
 impl From<VaultError> for PageProblem {
     fn from(error: VaultError) -> Self {
         match error {
@@ -354,6 +336,23 @@ impl From<VaultError> for PageProblem {
 fn with_confirmation(mut target: Url, id: &LinkId, confirmation: &str) -> Url {
     target.query_pairs_mut().append_pair("link_id", id.as_str()).append_pair("confirmation", confirmation);
     target
+}
+
+/// The sign-in came back without a code.
+fn declined(redirect: Redirect) -> Problem {
+    let problem = match redirect.declined {
+        Declined::ByPerson => Problem::new(Reason::LinkExpired, "The sign-in was declined"),
+        Declined::Refused(Verdict::Relink { .. }) => {
+            Problem::new(Reason::LinkMismatch, "Entra did not let this account sign in")
+        }
+        Declined::Refused(
+            verdict @ (Verdict::Admin | Verdict::AppConfig | Verdict::Consent | Verdict::ClientCredential),
+        ) => Problem::new(verdict.reason(), "Entra refused the sign-in"),
+        Declined::Refused(Verdict::Throttled | Verdict::Transient | Verdict::Unknown) => {
+            Problem::new(Reason::UpstreamUnavailable, "Entra did not complete the sign-in")
+        }
+    };
+    problem.entra_code(redirect.code)
 }
 
 fn exchange_refused(verdict: Verdict) -> Problem {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use begin::{Begun, Door, Entered, Shown, Wanted};
-pub use complete::{Callback, Completed, Completion, Declined, PageProblem, Received};
+pub use complete::{Callback, Completed, Completion, PageProblem, Received};
 pub use import::{ImportItem, ImportOutcome};
 pub use look::{ConnectionView, LinkView};
 pub use sweep::LinkSweeper;

@@ -49,7 +49,7 @@ impl Refresh {
             }
             Verdict::Relink { unmistakable } => self.relink(hold, error, unmistakable),
             Verdict::Admin | Verdict::AppConfig | Verdict::Consent => {
-                let problem = coded(Problem::new(reason, refused(hold)), error.code);
+                let problem = Problem::new(reason, refused(hold)).entra_code(error.code);
                 self.setback(hold, problem, error.code, SLOW)
             }
             Verdict::Throttled | Verdict::Transient | Verdict::Unknown => {
@@ -57,7 +57,7 @@ impl Refresh {
                     self.setback(hold, Problem::new(reason, UNAVAILABLE), error.code, Duration::ZERO);
                 let backoff = BACKOFF.wait(setback.failure.count, make_luck());
                 setback.pause = error.retry_after.map_or(backoff, |asked| asked.max(backoff));
-                setback.problem = coded(setback.problem.retry_after(setback.pause), error.code);
+                setback.problem = setback.problem.retry_after(setback.pause).entra_code(error.code);
                 setback
             }
         }
@@ -66,7 +66,7 @@ impl Refresh {
     /// A refused grant needs confirmation, minutes apart, unless the code is unmistakable: throttling
     /// and mistakes of Entra's look alike (design.md 6.7).
     fn relink(&self, hold: &Hold, error: &EntraError, unmistakable: bool) -> Setback {
-        let problem = coded(Problem::new(Reason::RelinkRequired, refused(hold)), error.code);
+        let problem = Problem::new(Reason::RelinkRequired, refused(hold)).entra_code(error.code);
         let mut setback = self.setback(hold, problem, error.code, NEVER);
         let since = setback.failure.since;
         let confirmed = 2 <= setback.failure.count && CONFIRM_AFTER <= between(since, self.clock.now().wall);
@@ -74,10 +74,8 @@ impl Refresh {
         if !setback.failure.needs_person {
             setback.pause = CONFIRM_AFTER;
             let detail = "Entra refused the grant once; it is asked again before anybody must act";
-            setback.problem = coded(
-                Problem::new(Reason::UpstreamUnavailable, detail).retry_after(CONFIRM_AFTER),
-                error.code,
-            );
+            let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(CONFIRM_AFTER);
+            setback.problem = Problem { remedy: None, ..problem.entra_code(error.code) };
         }
         setback
     }
@@ -118,14 +116,7 @@ impl Refresh {
             None => Problem::new(Reason::UpstreamUnavailable, UNAVAILABLE).retry_after(left),
         };
         let code = failure.and_then(|failure| failure.code);
-        self.tell(key, coded(problem, code), left.min(TELL_MAX));
-    }
-}
-
-fn coded(problem: Problem, code: Option<u32>) -> Problem {
-    match code {
-        Some(code) => problem.fact("entra_code", format!("AADSTS{code}")),
-        None => problem,
+        self.tell(key, problem.entra_code(code), left.min(TELL_MAX));
     }
 }
 

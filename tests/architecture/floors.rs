@@ -14,7 +14,18 @@ struct Floor {
 const FLOORS: &[Floor] = &[
     Floor {
         name: "0, vocabulary",
-        modules: &["backoff", "caller", "clock", "connection", "event", "git_url", "ids", "reason", "secret"],
+        modules: &[
+            "backoff",
+            "caller",
+            "clock",
+            "connection",
+            "event",
+            "git_url",
+            "ids",
+            "reason",
+            "remedy",
+            "secret",
+        ],
         among_themselves: true,
     },
     floor("½, means", &["files", "outgoing", "tasks"]),

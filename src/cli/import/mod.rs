@@ -25,10 +25,7 @@ use line::Lines;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// One JSON object a line: {"role": "developer", "developer_id": "ana", "refresh_token": "…",
-    /// "account_id": "…", "expected_object_id": "…", "last_used_at": "2026-11-01T00:00:00Z"}; the last
-    /// three may be left out. "-" is standard input
-    #[arg(value_name = "FILE", default_value = "-")]
+    #[arg(value_name = "FILE", default_value = "-", help = FILE_HELP)]
     file: PathBuf,
     /// Import over live connections too
     #[arg(long)]
@@ -37,6 +34,8 @@ pub struct Args {
     #[arg(long)]
     no_wait: bool,
 }
+
+const FILE_HELP: &str = r#"One JSON object a line: {"role": "developer", "developer_id": "ana", "refresh_token": "…", "account_id": "…", "expected_object_id": "…", "last_used_at": "2026-11-01T00:00:00Z"}; the last three may be left out. "-" is standard input"#;
 
 /// What became of one connection, for the report.
 struct Outcome {

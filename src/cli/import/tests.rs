@@ -1,3 +1,5 @@
+//! Files of lines against a broker that answers as each test says.
+
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 

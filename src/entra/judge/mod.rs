@@ -64,6 +64,51 @@ pub(super) fn judge(facts: Facts) -> EntraError {
     EntraError { code: facts.code(), retry_after, request_id: facts.request_id, ..EntraError::new(verdict) }
 }
 
+/// What a redirect of the sign-in means that brought no code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Redirect {
+    pub declined: Declined,
+    /// For people, never for decisions elsewhere.
+    pub code: Option<u32>,
+}
+
+/// Who declined.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Declined {
+    /// The person did, at the sign-in or the consent.
+    ByPerson,
+    Refused(Verdict),
+}
+
+/// Judges a redirect by its `error` and the code its description begins with (azure.md 1.3).
+pub fn judge_redirect(error: &str, description: &str) -> Redirect {
+    let code = code_in(description).first().copied();
+    let refined = code.and_then(refine);
+    let declined = match (error, code, refined) {
+        (_, Some(code), _) if TRANSIENT.contains(&code) || THROTTLING.contains(&code) => {
+            Declined::Refused(Verdict::Transient)
+        }
+        (_, Some(65_004), _) => Declined::ByPerson,
+        (_, _, Some(verdict)) => Declined::Refused(verdict),
+        ("access_denied" | "consent_required", ..) => Declined::ByPerson,
+        ("interaction_required" | "login_required", ..) => {
+            Declined::Refused(Verdict::Relink { unmistakable: false })
+        }
+        ("server_error" | "temporarily_unavailable", ..) => Declined::Refused(Verdict::Transient),
+        ("invalid_resource", ..) => Declined::Refused(Verdict::Admin),
+        (
+            "invalid_client"
+            | "invalid_request"
+            | "invalid_scope"
+            | "unauthorized_client"
+            | "unsupported_response_type",
+            ..,
+        ) => Declined::Refused(Verdict::AppConfig),
+        _ => Declined::Refused(Verdict::Unknown),
+    };
+    Redirect { declined, code }
+}
+
 fn decide(facts: &Facts) -> Verdict {
     if facts.status == 429 || facts.has_code(&THROTTLING) {
         return Verdict::Throttled;

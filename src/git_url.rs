@@ -23,7 +23,7 @@ pub struct GitUrl {
 /// Why a text is no clone URL of Azure Repos.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotAGitUrl {
-    #[error("only https is answered")]
+    #[error("only https is answered: use the repository's https clone URL")]
     NotHttps,
     #[error("the host is not one of Azure DevOps")]
     ForeignHost,
@@ -51,13 +51,18 @@ impl GitUrl {
             Some((_user, host)) => host,
             None => authority,
         };
-        Self::from_parts(scheme, host, path)
+        Self::read(scheme, host, path, false)
     }
 
     /// Reads what git's credential protocol gives: the path without its leading slash. Git decodes it,
     /// so that a project's space arrives as a space; other programs hand it on as it stands in the URL.
     pub fn from_parts(scheme: &str, host: &str, path: &str) -> Result<Self, NotAGitUrl> {
-        for text in [scheme, host, &path.replace(' ', "%20")] {
+        check_text(&path.replace(' ', "%20"))?;
+        Self::read(scheme, host, path, true)
+    }
+
+    fn read(scheme: &str, host: &str, path: &str, is_decoded: bool) -> Result<Self, NotAGitUrl> {
+        for text in [scheme, host] {
             check_text(text)?;
         }
         if !scheme.eq_ignore_ascii_case("https") {
@@ -67,7 +72,7 @@ impl GitUrl {
         if path.is_empty() {
             return Err(NotAGitUrl::NoPath);
         }
-        let segments = segments(path)?;
+        let segments = segments(path, is_decoded)?;
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let (organization, rest) = match (host, segments.as_slice()) {
             (Host::Dev, [organization, rest @ ..]) => {
@@ -118,6 +123,11 @@ fn repository(segments: &[&str]) -> Result<(String, String), NotAGitUrl> {
         [project, "_git", rest @ ..] => (Some(*project), rest),
         _ => return Err(NotAGitUrl::Path),
     };
+    // git-lfs asks for its own endpoint below the repository.
+    let rest = match rest.iter().position(|segment| *segment == "info") {
+        Some(at) if 0 < at && rest.get(at + 1) == Some(&"lfs") => &rest[..at],
+        _ => rest,
+    };
     let repository = match rest {
         [repository] | ["_optimized" | "_full", repository] => *repository,
         _ => return Err(NotAGitUrl::Path),
@@ -128,7 +138,7 @@ fn repository(segments: &[&str]) -> Result<(String, String), NotAGitUrl> {
     Ok((project.unwrap_or(repository).to_owned(), repository.to_owned()))
 }
 
-fn segments(path: &str) -> Result<Vec<String>, NotAGitUrl> {
+fn segments(path: &str, is_decoded: bool) -> Result<Vec<String>, NotAGitUrl> {
     if path.contains(['?', '#', ';']) {
         return Err(NotAGitUrl::Path);
     }
@@ -136,14 +146,25 @@ fn segments(path: &str) -> Result<Vec<String>, NotAGitUrl> {
         .unwrap_or(path)
         .split('/')
         .map(|segment| {
-            let decoded = decode(segment)?;
+            // What git decoded may hold a `%` of the name itself; then nothing is to be decoded in it.
+            let decoded =
+                if is_decoded && !has_escape(segment) { segment.to_owned() } else { decode(segment)? };
             let hostile = decoded.is_empty()
                 || matches!(decoded.as_str(), "." | "..")
-                || decoded.contains(['/', '\\', '%'])
+                || decoded.contains(['/', '\\'])
+                || has_escape(&decoded)
                 || decoded.chars().any(char::is_control);
             if hostile { Err(NotAGitUrl::Path) } else { Ok(decoded) }
         })
         .collect()
+}
+
+/// Whether there is something to decode: in a name that was decoded, that would be a second reading.
+fn has_escape(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes
+        .windows(3)
+        .any(|three| three[0] == b'%' && three[1].is_ascii_hexdigit() && three[2].is_ascii_hexdigit())
 }
 
 fn decode(segment: &str) -> Result<String, NotAGitUrl> {

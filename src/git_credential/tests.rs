@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
+use crate::testing::git_urls::{self, Expected};
 
 /// What the broker was asked, in order.
 #[derive(Default)]
@@ -208,4 +209,50 @@ fn an_answer_that_would_break_the_protocol_is_not_passed_on() {
         ..Default::default()
     };
     assert_eq!(compose(&answer, false, now).unwrap(), "username=oauth2\npassword=abc\n");
+}
+
+/// A50, with the table of all forms: what is no clone URL is asked of nobody, whatever git makes of it.
+#[test]
+fn a50_every_url_of_the_table_is_asked_of_the_broker_or_of_nobody() {
+    let mut asked = 0;
+    for (expected, url) in git_urls::rows() {
+        // What git itself refuses before it asks anybody (git-credential.adoc, CVE-2020-5260).
+        let Some((scheme, host, path)) = as_git_reads_it(&url) else { continue };
+        let fake = Fake::default();
+        let input = format!("protocol={scheme}\nhost={host}\npath={path}\n\n");
+        let (out, _) = run_with(&fake, "get", input.as_bytes());
+        let is_asked = !fake.asked.borrow().is_empty();
+        assert_eq!(is_asked, expected != Expected::None, "{url:?}");
+        assert_eq!(out.is_empty(), expected == Expected::None, "{url:?}");
+        asked += 1;
+    }
+    assert!(60 <= asked, "only {asked} rows");
+}
+
+/// As `credential_from_url` of git does it: user information off, the path decoded.
+fn as_git_reads_it(url: &str) -> Option<(&str, &str, String)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    // Git connects to the host that it tells; the helper never hears of what stands before it.
+    if user.contains('\\') {
+        return None;
+    }
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let mut bytes = Vec::new();
+    let mut left = path.as_bytes();
+    while let [first, tail @ ..] = left {
+        let digit = |at: usize| tail.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        if let (b'%', Some(high), Some(low)) = (*first, digit(0), digit(1)) {
+            bytes.push(u8::try_from(high * 16 + low).unwrap());
+            left = &tail[2..];
+        } else {
+            bytes.push(*first);
+            left = tail;
+        }
+    }
+    let path = String::from_utf8(bytes).ok()?;
+    let breaks = [scheme, host, &path].iter().any(|text| text.contains(['\n', '\r', '\0']));
+    (!breaks).then_some((scheme, host, path))
 }

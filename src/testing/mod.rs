@@ -3,6 +3,7 @@
 
 mod clock;
 mod entra;
+pub mod git_urls;
 
 pub use clock::{ManualClock, RuntimeClock};
 pub use entra::FakeEntra;

@@ -1,5 +1,6 @@
 //! `GetGitCredential`: for URLs of the account's own organization, and for nothing else.
 
+use azdo_broker::testing::git_urls::{self, Expected};
 use tonic::Code;
 
 use crate::support::{TestApp, assert_invalid, assert_refused};
@@ -92,4 +93,33 @@ async fn a27_a_hostile_url_is_invalid_and_nothing_is_asked_upstream() {
     }
     assert_eq!(app.emulator.requests().len(), before);
     assert_eq!(app.released().len(), 0);
+}
+
+/// A27, A50: the table that the helper's test reads too.
+#[tokio::test]
+async fn a27_every_url_of_the_table_is_answered_refused_or_invalid() {
+    let app = TestApp::linked().await;
+    let job = app.job_runner().await;
+    let before = app.devops_requests();
+    let rows = git_urls::rows();
+    assert!(60 <= rows.len(), "only {} rows", rows.len());
+    let mut own = 0;
+    for (expected, url) in rows {
+        let answer = job.git(&url).await;
+        match expected {
+            Expected::Own => {
+                own += 1;
+                assert!(answer.is_ok(), "{url:?}: {answer:?}");
+            }
+            Expected::Foreign => {
+                assert_refused(answer, Code::PermissionDenied, "ORGANIZATION_MISMATCH");
+            }
+            Expected::None => {
+                assert!(answer.is_err(), "{url:?}");
+                assert_invalid(answer, "url");
+            }
+        }
+    }
+    assert_eq!(app.released().len(), own);
+    assert_eq!(app.devops_requests(), before, "nobody upstream hears of it");
 }

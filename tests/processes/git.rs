@@ -3,14 +3,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use azure_emulator::{Options, World};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::{ACCOUNT, AZDO_BROKER, Given, Ran, run, tool};
-
-const ANALYTICS: &str = "https://dev.azure.com/contoso/Data%20Platform/_git/analytics";
-const OTHER_ORGANIZATION: &str = "northwind";
+use crate::support::{ANALYTICS, Job, OTHER_ORGANIZATION};
 
 #[tokio::test]
 async fn a52_a_clone_beside_a_storing_helper_leaves_no_token_on_disk() {
@@ -57,7 +53,7 @@ async fn a52_a_hostile_submodule_is_sent_no_credential() {
     job.git(&["config", "--global", "--add", "credential.helper", "azdo-broker"]).await.done();
     job.git(&["config", "--global", "credential.useHttpPath", "true"]).await.done();
     let evil = Evil::listens().await;
-    job.push_a_submodule_at(&format!("http://127.0.0.1:{}/contoso/p/_git/r", evil.port)).await;
+    job.push_a_submodule_at(&format!("http://127.0.0.1:{}/contoso/p/_git/r", evil.port), None).await;
     let released = job.released();
 
     let cloned = job.git(&["clone", "--recurse-submodules", ANALYTICS, "caught"]).await;
@@ -68,69 +64,6 @@ async fn a52_a_hostile_submodule_is_sent_no_credential() {
     assert!(!heard.contains("authorization:"), "{heard}");
     assert_eq!(job.released(), released + 1, "a credential was released for more than the repository");
     assert!(job.home.path().join("caught/README.md").exists());
-}
-
-/// A job's machine: a home, git, and the way to the emulator.
-struct Job {
-    given: Given,
-    home: tempfile::TempDir,
-}
-
-impl Job {
-    async fn ready() -> Self {
-        // A second organization of the same directory, of which the service user is a member too.
-        let mut world = World::example();
-        let mut other = world.organizations[0].clone();
-        OTHER_ORGANIZATION.clone_into(&mut other.name);
-        world.organizations.push(other);
-        let given = Given::with(Options { world, ..Options::default() }).await;
-        given.link().await;
-        let job = Self { given, home: tempfile::tempdir().unwrap() };
-        let ca = job.given.home.path("emulator-ca.pem").display().to_string();
-        let proxy = job.given.emulator.proxy_url();
-        for host in ["https://dev.azure.com", "https://contoso.visualstudio.com"] {
-            job.git(&["config", "--global", &format!("http.{host}.proxy"), &proxy]).await.done();
-            job.git(&["config", "--global", &format!("http.{host}.sslCAInfo"), &ca]).await.done();
-        }
-        job
-    }
-
-    async fn git(&self, args: &[&str]) -> Ran {
-        run(tool("git", self.home.path()).args(args)).await
-    }
-
-    /// `azdo-broker git-setup` writes all that git needs to know.
-    async fn set_up(&self) {
-        let address = self.given.home.address("job-runner");
-        let mut setup = tool(AZDO_BROKER, self.home.path());
-        setup.args(["git-setup", "--global", "--account", ACCOUNT, "--address", &address]);
-        run(&mut setup).await.done();
-    }
-
-    async fn push_a_submodule_at(&self, url: &str) {
-        self.git(&["clone", "--quiet", ANALYTICS, "author"]).await.done();
-        let modules = format!("[submodule \"evil\"]\n\tpath = evil\n\turl = {url}\n");
-        std::fs::write(self.home.path().join("author/.gitmodules"), modules).unwrap();
-        let link = format!("160000,{},evil", "1".repeat(40));
-        let steps: [&[&str]; 4] = [
-            &["add", ".gitmodules"],
-            &["update-index", "--add", "--cacheinfo", &link],
-            &["-c", "user.name=M", "-c", "user.email=m@evil.test", "commit", "--quiet", "-m", "A trap"],
-            &["push", "--quiet"],
-        ];
-        for step in steps {
-            self.git(&[&["-C", "author"], step].concat()).await.done();
-        }
-    }
-
-    /// How many git credentials were released so far.
-    fn released(&self) -> usize {
-        let audit = String::from_utf8(self.given.home.read("audit.jsonl")).unwrap();
-        let lines = audit.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        lines
-            .filter(|line| line["act"] == "GetGitCredential" && line.to_string().contains("released"))
-            .count()
-    }
 }
 
 /// A git server that wants to know who you are.

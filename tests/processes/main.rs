@@ -12,6 +12,7 @@ mod browser;
 mod canaries;
 mod command_line;
 mod git;
+mod git_work;
 mod helper;
 mod kill;
 mod stop;

@@ -108,6 +108,34 @@ impl Given {
         self.confirm(&link_id).await.unwrap()
     }
 
+    /// Links a developer by the platform's pages.
+    pub(crate) async fn link_developer(&self, id: &str, upn: &str) {
+        let mut connections = self.remote().await.connections();
+        let request = pb::BeginLinkRequest {
+            account_id: ACCOUNT.into(),
+            connection: Some(pb::ConnectionName {
+                role: pb::Role::Developer.into(),
+                developer_id: id.into(),
+            }),
+            front: pb::Front::PlatformPages.into(),
+            ..Default::default()
+        };
+        let begun = connections.begin_link(within(CALL, request)).await.unwrap().into_inner();
+        let callback = self.emulator.sign_in(&begun.authorize_url, upn).await.unwrap();
+        let callback = reqwest::Url::parse(&callback).unwrap();
+        let code = callback.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
+        let request = pb::CompleteLinkRequest {
+            account_id: ACCOUNT.into(),
+            redirect_uri: callback.as_str().split('?').next().unwrap().to_owned(),
+            state: begun.state,
+            code,
+            ..Default::default()
+        };
+        let link = connections.complete_link(within(CALL, request)).await.unwrap().into_inner();
+        assert_eq!(link.state(), pb::LinkState::Verified, "{link:?}");
+        self.confirm(&begun.link_id).await.unwrap();
+    }
+
     pub(crate) async fn token(&self) -> Result<pb::GetServiceUserTokenResponse, Status> {
         let min_ttl = Some(prost_types::Duration { seconds: TOKEN_MIN_TTL_S, nanos: 0 });
         let request =

@@ -3,12 +3,14 @@
 mod broker;
 mod given;
 mod home;
+mod job;
 mod run;
 mod wait;
 
 pub(crate) use broker::Broker;
 pub(crate) use given::Given;
 pub(crate) use home::Home;
+pub(crate) use job::{ANALYTICS, Job, OTHER_ORGANIZATION};
 pub(crate) use run::{AZDO_BROKER, HELPER, Ran, run, run_with_input, tool};
 pub(crate) use wait::{PATIENCE, until};
 

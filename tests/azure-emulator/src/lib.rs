@@ -19,6 +19,7 @@ mod authority;
 mod call;
 mod clock;
 mod control;
+mod credentials;
 mod devops;
 mod dispatch;
 mod doors;
@@ -26,6 +27,7 @@ mod emulator;
 mod entra;
 mod fault;
 mod gate;
+mod generated;
 mod hosts;
 mod keys;
 mod random;
@@ -42,5 +44,6 @@ pub use fault::Fault;
 pub use random::fingerprint;
 pub use record::{Recorded, TokenRequest};
 pub use world::{
-    App, Licence, Member, Organization, Project, Repository, Secret, Tenant, User, World, WorldError,
+    App, FederatedCredential, Generated, Licence, Member, Organization, Project, Repository, Secret,
+    ServicePrincipal, Tenant, TrustedIssuer, User, World, WorldError,
 };

@@ -63,6 +63,10 @@ pub struct TokenRequest {
     #[serde(skip)]
     pub access_token: Option<String>,
     pub expires_in: Option<u64>,
+    /// What the client authenticated with: `secret:` and the first three characters,
+    /// `certificate:` and the thumbprint, or `federated:` with issuer and subject. `None` when
+    /// the request was refused.
+    pub credential: Option<String>,
 }
 
 /// The list of all requests.

@@ -3,10 +3,14 @@
 //! A world is data, read from TOML. Names are resolved here, in one place; who may do what is
 //! decided by those who ask.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::credentials;
+pub use crate::generated::Generated;
 
 /// The world file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -16,6 +20,8 @@ pub struct World {
     pub apps: Vec<App>,
     pub users: Vec<User>,
     pub organizations: Vec<Organization>,
+    /// Issuers of federated assertions, with the keys that Entra would fetch from them.
+    pub issuers: Vec<TrustedIssuer>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -41,6 +47,14 @@ pub struct App {
     pub redirect_uris: Vec<String>,
     #[serde(default)]
     pub secrets: Vec<Secret>,
+    /// Each as PEM, or as base64 of DER.
+    #[serde(default)]
+    pub certificates: Vec<String>,
+    #[serde(default)]
+    pub federated: Vec<FederatedCredential>,
+    /// Tenants of which something is to be said about the service principal.
+    #[serde(default)]
+    pub service_principals: Vec<ServicePrincipal>,
     #[serde(default = "yes")]
     pub enabled: bool,
     /// Delegated Azure DevOps permissions, such as `user_impersonation`.
@@ -57,6 +71,40 @@ pub struct Secret {
     pub value: String,
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+}
+
+/// Whose assertions an app accepts in place of a secret. All is compared exactly.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FederatedCredential {
+    pub issuer: String,
+    pub subject: String,
+    #[serde(default = "exchange_audience")]
+    pub audiences: Vec<String>,
+}
+
+/// An issuer of federated assertions.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedIssuer {
+    pub issuer: String,
+    /// Each a JWK (a table), or the PEM of a public key or certificate (a text). RSA only.
+    pub keys: Vec<serde_json::Value>,
+}
+
+/// An app in one tenant. Without an entry it is there when the tenant is its home, when an
+/// administrator has consented, or when a user has.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicePrincipal {
+    /// Id or domain.
+    pub tenant: String,
+    /// Follows from tenant and client id when absent.
+    #[serde(default)]
+    pub oid: Option<String>,
+    /// `false`: it was deleted.
+    #[serde(default = "yes")]
+    pub present: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -104,7 +152,7 @@ pub enum Licence {
     Stakeholder,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Project {
     pub id: String,
@@ -118,9 +166,12 @@ pub struct Project {
     pub denied_read: Vec<String>,
     #[serde(default)]
     pub repositories: Vec<Repository>,
+    /// Repositories by the dozen, besides those above.
+    #[serde(default)]
+    pub generated: Option<Generated>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Repository {
     pub id: String,
@@ -152,6 +203,10 @@ pub enum WorldError {
     Syntax(#[from] toml::de::Error),
     #[error("the world refers to `{0}`, which it does not define")]
     Dangling(String),
+    #[error("app {0}: a certificate is neither PEM nor base64 of DER")]
+    Certificate(String),
+    #[error("issuer {0}: a key is neither a JWK of RSA nor PEM")]
+    Key(String),
 }
 
 impl World {
@@ -174,21 +229,28 @@ impl World {
         let consents = self.apps.iter().flat_map(|app| &app.admin_consent);
         let users = self.users.iter().map(|user| &user.tenant);
         let connected = self.organizations.iter().filter_map(|org| org.tenant.as_ref());
-        for tenant in homes.chain(consents).chain(users).chain(connected) {
+        let principals = self.apps.iter().flat_map(|app| &app.service_principals).map(|it| &it.tenant);
+        for tenant in homes.chain(consents).chain(users).chain(connected).chain(principals) {
             self.tenant(tenant).ok_or_else(|| WorldError::Dangling(tenant.clone()))?;
         }
         for member in self.organizations.iter().flat_map(|org| &org.members) {
             let known = self.user(&member.user).is_some() || self.app(&member.user).is_some();
             known.then_some(()).ok_or_else(|| WorldError::Dangling(member.user.clone()))?;
         }
+        for app in &self.apps {
+            let is_good = app.certificates.iter().all(|text| credentials::Certificate::read(text).is_some());
+            is_good.then_some(()).ok_or_else(|| WorldError::Certificate(app.client_id.clone()))?;
+        }
+        for issuer in &self.issuers {
+            let is_good = issuer.keys.iter().all(|key| credentials::read_key(key).is_some());
+            is_good.then_some(()).ok_or_else(|| WorldError::Key(issuer.issuer.clone()))?;
+        }
         Ok(())
     }
 
     /// By id or by domain.
     pub fn tenant(&self, name: &str) -> Option<&Tenant> {
-        self.tenants
-            .iter()
-            .find(|tenant| same(&tenant.id, name) || tenant.domains.iter().any(|domain| same(domain, name)))
+        self.tenants.iter().find(|tenant| tenant.is_called(name))
     }
 
     pub fn app(&self, client_id: &str) -> Option<&App> {
@@ -209,6 +271,18 @@ impl Tenant {
     pub fn name(&self) -> &str {
         self.domains.first().unwrap_or(&self.id)
     }
+
+    /// By id or by domain.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        same(&self.id, name) || self.domains.iter().any(|domain| same(domain, name))
+    }
+}
+
+impl App {
+    /// What the world file says of it in this tenant.
+    pub(crate) fn service_principal(&self, tenant: &Tenant) -> Option<&ServicePrincipal> {
+        self.service_principals.iter().find(|it| tenant.is_called(&it.tenant))
+    }
 }
 
 impl Organization {
@@ -223,9 +297,21 @@ impl Organization {
 }
 
 impl Project {
-    /// By id or name.
-    pub fn repository(&self, name: &str) -> Option<&Repository> {
-        self.repositories.iter().find(|repo| same(&repo.id, name) || same(&repo.name, name))
+    /// By id or name. One that is written down goes before one that is generated.
+    pub fn repository(&self, name: &str) -> Option<Cow<'_, Repository>> {
+        let written = self.repositories.iter().find(|repo| same(&repo.id, name) || same(&repo.name, name));
+        let generated = || self.generated.as_ref()?.find(&self.id, name).map(Cow::Owned);
+        written.map(Cow::Borrowed).or_else(generated)
+    }
+
+    /// Those that are written down, then those that are generated and not written down too.
+    pub fn all_repositories(&self) -> impl Iterator<Item = Cow<'_, Repository>> {
+        let generated = self.generated.iter().flat_map(|generated| {
+            (0..generated.count).map(|n| generated.repository(&self.id, n)).filter(|repository| {
+                !self.repositories.iter().any(|written| same(&written.id, &repository.id))
+            })
+        });
+        self.repositories.iter().map(Cow::Borrowed).chain(generated.map(Cow::Owned))
     }
 
     /// Whether the access control lists let this user see the project.
@@ -251,7 +337,8 @@ impl Repository {
 
 /// Names are compared as Azure does, without regard to case.
 pub(crate) fn same(one: &str, other: &str) -> bool {
-    one.to_lowercase() == other.to_lowercase()
+    let is_ascii = one.is_ascii() && other.is_ascii();
+    one.eq_ignore_ascii_case(other) || (!is_ascii && one.to_lowercase() == other.to_lowercase())
 }
 
 fn lists(names: &[String], user: &str) -> bool {
@@ -260,6 +347,10 @@ fn lists(names: &[String], user: &str) -> bool {
 
 fn yes() -> bool {
     true
+}
+
+fn exchange_audience() -> Vec<String> {
+    vec!["api://AzureADTokenExchange".to_owned()]
 }
 
 fn private() -> String {

@@ -1,8 +1,15 @@
-//! Changes to a running world. Repositories can be changed but not added.
+//! Changes to a running world.
 
+use std::borrow::Cow;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::world::{Licence, Member, Organization, Secret, World, same};
+use super::app_change;
+use crate::world::{
+    FederatedCredential, Generated, Licence, Member, Organization, Project, Repository, World, same,
+};
 
 /// One change. In JSON: `{"change": "member.remove", "organization": "contoso", "user": "…"}`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -38,11 +45,49 @@ pub enum Change {
         #[serde(default)]
         contribute: Option<Vec<String>>,
     },
+    /// Adds a project, with all its repositories.
+    #[serde(rename = "project.add")]
+    AddProject { organization: String, project: Project },
+    #[serde(rename = "repository.add")]
+    AddRepository { organization: String, project: String, repository: Repository },
+    /// Generates repositories in a project, in place of those generated before.
+    #[serde(rename = "repository.generate")]
+    GenerateRepositories { organization: String, project: String, generated: Generated },
     /// Adds a secret to an app, as an operator does before taking the old one away.
     #[serde(rename = "secret.add")]
     AddSecret { client_id: String, value: String },
     #[serde(rename = "secret.remove")]
     RemoveSecret { client_id: String, value: String },
+    /// Adds the secret unless the app has it, and sets when it expires (never, when absent).
+    #[serde(rename = "secret.set")]
+    SetSecret {
+        client_id: String,
+        value: String,
+        #[serde(default)]
+        expires_at: Option<Timestamp>,
+    },
+    /// Adds a certificate (PEM, or base64 of DER) which may sign assertions.
+    #[serde(rename = "certificate.add")]
+    AddCertificate { client_id: String, certificate: String },
+    #[serde(rename = "certificate.remove")]
+    RemoveCertificate { client_id: String, certificate: String },
+    /// Trusts an issuer's assertions about a subject.
+    #[serde(rename = "federated.add")]
+    AddFederated { client_id: String, credential: FederatedCredential },
+    #[serde(rename = "federated.remove")]
+    RemoveFederated { client_id: String, issuer: String, subject: String },
+    /// Publishes an issuer's keys, in place of those it had.
+    #[serde(rename = "issuer.set")]
+    SetIssuer { issuer: String, keys: Vec<Value> },
+    /// Makes or deletes the app's service principal in a tenant.
+    #[serde(rename = "service_principal.set")]
+    SetServicePrincipal {
+        client_id: String,
+        tenant: String,
+        #[serde(default)]
+        oid: Option<String>,
+        present: bool,
+    },
     /// The user is gone from the directory.
     #[serde(rename = "user.remove")]
     RemoveUser { upn: String },
@@ -70,11 +115,15 @@ impl Change {
                 find(world, &organization)?.tenant = tenant;
             }
             Self::SetRepository { organization, project, repository, disabled, denied_read, contribute } => {
-                let organization = find(world, &organization)?;
-                let mut projects = organization.projects.iter_mut().filter(|it| same(&it.name, &project));
-                let found =
-                    projects.find_map(|it| it.repositories.iter_mut().find(|it| same(&it.name, &repository)));
+                let project = find_project(world, &organization, &project)?;
+                let found = project.repository(&repository).map(Cow::into_owned);
                 let found = found.ok_or_else(|| format!("no repository {repository}"))?;
+                // A generated one is written down before it is changed.
+                if !project.repositories.iter().any(|it| it.id == found.id) {
+                    project.repositories.push(found.clone());
+                }
+                let mut written = project.repositories.iter_mut();
+                let found = written.find(|it| it.id == found.id).expect("it has just been written down");
                 found.disabled = disabled.unwrap_or(found.disabled);
                 if let Some(denied_read) = denied_read {
                     found.denied_read = denied_read;
@@ -83,12 +132,32 @@ impl Change {
                     found.contribute = contribute;
                 }
             }
-            Self::AddSecret { client_id, value } => {
-                secrets(world, &client_id)?.push(Secret { value, expires_at: None });
+            Self::AddProject { organization, project } => {
+                let organization = find(world, &organization)?;
+                if organization.project(&project.id).or(organization.project(&project.name)).is_some() {
+                    return Err(format!("there is a project {} already", project.name));
+                }
+                organization.projects.push(project);
             }
-            Self::RemoveSecret { client_id, value } => {
-                secrets(world, &client_id)?.retain(|secret| secret.value != value);
+            Self::AddRepository { organization, project, repository } => {
+                let project = find_project(world, &organization, &project)?;
+                if project.repository(&repository.id).or(project.repository(&repository.name)).is_some() {
+                    return Err(format!("there is a repository {} already", repository.name));
+                }
+                project.repositories.push(repository);
             }
+            Self::GenerateRepositories { organization, project, generated } => {
+                find_project(world, &organization, &project)?.generated = Some(generated);
+            }
+            Self::AddSecret { .. }
+            | Self::RemoveSecret { .. }
+            | Self::SetSecret { .. }
+            | Self::AddCertificate { .. }
+            | Self::RemoveCertificate { .. }
+            | Self::AddFederated { .. }
+            | Self::RemoveFederated { .. }
+            | Self::SetIssuer { .. }
+            | Self::SetServicePrincipal { .. } => return app_change::apply(self, world),
             Self::RemoveUser { upn } => world.users.retain(|user| !same(&user.upn, &upn)),
         }
         Ok(())
@@ -100,8 +169,8 @@ fn find<'a>(world: &'a mut World, name: &str) -> Result<&'a mut Organization, St
     organizations.find(|it| same(&it.name, name)).ok_or_else(|| format!("no organization {name}"))
 }
 
-fn secrets<'a>(world: &'a mut World, client_id: &str) -> Result<&'a mut Vec<Secret>, String> {
-    let mut apps = world.apps.iter_mut();
-    let app = apps.find(|it| same(&it.client_id, client_id));
-    app.map(|it| &mut it.secrets).ok_or_else(|| format!("no app {client_id}"))
+fn find_project<'a>(world: &'a mut World, organization: &str, name: &str) -> Result<&'a mut Project, String> {
+    let mut projects = find(world, organization)?.projects.iter_mut();
+    let found = projects.find(|it| same(&it.id, name) || same(&it.name, name));
+    found.ok_or_else(|| format!("no project {name}"))
 }

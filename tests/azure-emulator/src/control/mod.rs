@@ -2,6 +2,7 @@
 //!
 //! Reachable on the control port and on localhost's HTTPS port, never through the proxy.
 
+mod app_change;
 mod change;
 
 use std::time::Duration;

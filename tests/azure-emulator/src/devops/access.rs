@@ -25,7 +25,7 @@ pub(super) enum Refused {
     /// No token, or none that counts here.
     SignedOut,
     /// A good token of somebody who is not a member.
-    NotMember(String),
+    NotMember(Subject),
 }
 
 /// The access token of a request: as a bearer, or as a password.
@@ -61,7 +61,7 @@ pub(super) fn admit(shared: &Shared, call: &Call, organization: &Organization) -
         return Err(Refused::SignedOut);
     }
     let Some(member) = organization.member(&token.subject.name) else {
-        return Err(Refused::NotMember(token.subject.name));
+        return Err(Refused::NotMember(token.subject));
     };
     Ok(Caller {
         subject: token.subject,
@@ -75,8 +75,13 @@ impl Refused {
     pub(super) fn into_answer(self, shared: &Shared, call: &Call, organization: &Organization) -> Answer {
         match self {
             Self::SignedOut => signed_out(shared, call, organization),
-            Self::NotMember(name) => {
-                challenged(shared, organization, json(401, &errors::not_authorized(&name)))
+            Self::NotMember(subject) => {
+                let body = if subject.is_app {
+                    errors::never_signed_in(&subject.tenant_id, &subject.oid)
+                } else {
+                    errors::not_authorized(&subject.name)
+                };
+                challenged(shared, organization, json(401, &body))
             }
         }
     }

@@ -22,6 +22,15 @@ pub(super) fn not_authorized(user: &str) -> Value {
     body(&message, "UnauthorizedRequestException")
 }
 
+/// Of a service principal that was not added to the organization.
+pub(super) fn never_signed_in(tenant_id: &str, oid: &str) -> Value {
+    let message = format!(
+        "TF401444: Please sign-in at least once as {tenant_id}\\{tenant_id}\\{oid} in a web browser to \
+         enable access to the service."
+    );
+    body(&message, "UnauthorizedRequestException")
+}
+
 pub(super) fn no_repository(name: &str) -> Answer {
     answer_json(404, &body(&no_repository_text(name), "GitRepositoryNotFoundException"))
 }
@@ -49,6 +58,10 @@ pub(super) fn no_push() -> Answer {
 pub(super) fn throttled() -> Answer {
     let message = "TF400733: Request blocked due to exceeding usage of resource 'Concurrency'.";
     answer_json(429, &body(message, "RequestBlockedException"))
+}
+
+pub(super) fn no_resource() -> Answer {
+    answer_json(404, &body("The resource cannot be found.", "ResourceNotFoundException"))
 }
 
 pub(super) fn unknown_organization() -> Answer {

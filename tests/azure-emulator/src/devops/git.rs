@@ -16,7 +16,7 @@ use tokio_util::io::ReaderStream;
 
 use super::access::{self, Caller};
 use super::errors;
-use super::repositories::{is_open, visible_project};
+use super::repositories::find_open;
 use crate::call::{Answer, Call, json, text};
 use crate::fault::Fault;
 use crate::seeding::make_repository;
@@ -39,14 +39,11 @@ pub(super) async fn answer(shared: &Shared, call: &Call, organization: &Organiza
     let Some(place) = parse(&segments[1..]) else {
         return text(404, "");
     };
-    let found = visible_project(&caller, place.project)
-        .and_then(|project| Some((project, project.repository(place.repository)?)))
-        .filter(|(_, repository)| is_open(&caller, repository));
-    let Some((project, repository)) = found else {
+    let Some((project, repository)) = find_open(&caller, Some(place.project), place.repository) else {
         return not_found(call, &place);
     };
     if place.rest == "vsts/info" {
-        return info(organization, project, repository);
+        return info(organization, project, &repository);
     }
     let is_push = place.rest == "git-receive-pack" || call.query("service") == Some("git-receive-pack");
     if is_push && !repository.is_writable_by(&caller.subject.name) {
@@ -60,7 +57,7 @@ pub(super) async fn answer(shared: &Shared, call: &Call, organization: &Organiza
     }
     let made = {
         let _one_at_a_time = shared.seeding.lock().await;
-        make_repository(repository, &shared.data_dir)
+        make_repository(&repository, &shared.data_dir)
     };
     if made.is_err() {
         return text(500, "the repository cannot be made");

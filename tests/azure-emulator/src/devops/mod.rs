@@ -6,8 +6,10 @@
 mod access;
 mod errors;
 mod git;
+mod locations;
 mod permissions;
 mod profile;
+mod refs;
 mod repositories;
 
 use self::access::Caller;
@@ -54,30 +56,41 @@ async fn admitted(shared: &Shared, call: &Call) -> Answer {
     if segments.contains(&"_git") {
         return git::answer(shared, call, &organization).await;
     }
+    if call.method == "OPTIONS" && segments[1..] == ["_apis"] {
+        return locations::routes();
+    }
     match access::admit(shared, call, &organization) {
-        Ok(caller) => route(shared, call, &caller),
+        Ok(caller) => route(shared, call, &caller).await,
         Err(refused) => refused.into_answer(shared, call, &organization),
     }
 }
 
-fn route(shared: &Shared, call: &Call, caller: &Caller) -> Answer {
-    match (call.method.as_str(), &call.segments()[1..]) {
-        ("GET" | "HEAD", ["_apis", "connectionData"]) => profile::connection_data(caller),
-        ("GET", ["_apis", "projects"]) => repositories::projects(call, caller),
-        ("GET", ["_apis", "projects", project]) => repositories::project(caller, project),
-        ("GET", ["_apis", "git", "repositories"]) => repositories::list(shared, caller, None),
-        ("GET", [project, "_apis", "git", "repositories"]) => {
-            repositories::list(shared, caller, Some(project))
+/// `{project}/_apis/…` and `_apis/…`, the areas of code and of organizations.
+async fn route(shared: &Shared, call: &Call, caller: &Caller) -> Answer {
+    let segments = call.segments();
+    let (project, rest) = match &segments[1..] {
+        ["_apis", rest @ ..] => (None, rest),
+        [project, "_apis", rest @ ..] => (Some(*project), rest),
+        _ => return errors::no_resource(),
+    };
+    // Names of areas and resources are compared without regard to case.
+    let names: Vec<String> = rest.iter().take(2).map(|name| name.to_lowercase()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    match (call.method.as_str(), names.as_slice(), rest) {
+        ("GET", ["git", "repositories"], [_, _]) => repositories::list(shared, caller, project),
+        ("GET", ["git", "repositories"], [_, _, id]) => repositories::single(caller, project, id),
+        ("GET", ["git", "repositories"], [_, _, id, "refs"]) => {
+            refs::list(shared, call, caller, (project, id)).await
         }
-        ("GET", ["_apis", "git", "repositories", id]) => repositories::single(caller, None, id),
-        ("GET", [project, "_apis", "git", "repositories", id]) => {
-            repositories::single(caller, Some(project), id)
-        }
-        ("GET", ["_apis", "permissions", namespace, bits]) => {
-            permissions::list(call, caller, namespace, bits)
-        }
-        ("POST", ["_apis", "security", "permissionevaluationbatch"]) => permissions::batch(call, caller),
-        _ => json(404, &errors::body("The resource cannot be found.", "ResourceNotFoundException")),
+        _ if project.is_some() => errors::no_resource(),
+        ("GET" | "HEAD", ["connectiondata"], _) => profile::connection_data(caller),
+        ("GET", ["resourceareas"], _) => locations::areas(caller),
+        ("GET", ["resourceareas", _], [_, id]) => locations::area(caller, id),
+        ("GET", ["projects"], _) => repositories::projects(call, caller),
+        ("GET", ["projects", _], [_, project]) => repositories::project(caller, project),
+        ("GET", ["permissions", _], [_, namespace, bits]) => permissions::list(call, caller, namespace, bits),
+        ("POST", ["security", "permissionevaluationbatch"], [_, _]) => permissions::batch(call, caller),
+        _ => errors::no_resource(),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::access::{self, Caller};
-use super::errors;
+use super::{errors, locations};
 use crate::call::{Answer, Call, json as answer_json, with_header};
 use crate::random::derive_guid;
 use crate::state::{Shared, Subject};
@@ -29,28 +29,44 @@ pub(super) fn connection_data(caller: &Caller) -> Answer {
     with_header(answer, "x-vss-resourcetenant", &caller.tenant_id)
 }
 
+/// An app has no account: of it only the name is known.
 fn identity(subject: &Subject) -> Value {
-    json!({
-        "id": derive_guid(&subject.oid),
-        "descriptor": format!("Microsoft.IdentityModel.Claims.ClaimsIdentity;{}\\{}", subject.tenant_id, subject.name),
-        "subjectDescriptor": format!("aad.{}", derive_guid(&subject.oid).replace('-', "")),
+    let id = derive_guid(&subject.oid);
+    let (kind, name, prefix) = if subject.is_app {
+        ("Microsoft.VisualStudio.Services.Claims.AadServicePrincipal", &subject.oid, "aadsp")
+    } else {
+        ("Microsoft.IdentityModel.Claims.ClaimsIdentity", &subject.name, "aad")
+    };
+    let mut identity = json!({
+        "id": id,
+        "descriptor": format!("{kind};{}\\{name}", subject.tenant_id),
+        "subjectDescriptor": format!("{prefix}.{}", id.replace('-', "")),
         "providerDisplayName": subject.display_name,
         "isActive": true,
-        "properties": { "Account": { "$type": "System.String", "$value": subject.name } },
+        "properties": {},
         "resourceVersion": 2,
         "metaTypeId": 0,
-    })
+    });
+    if !subject.is_app {
+        identity["properties"]["Account"] = json!({ "$type": "System.String", "$value": subject.name });
+    }
+    identity
 }
 
 /// The host that belongs to no organization.
 pub(crate) fn answer_profile(shared: &Shared, call: &Call) -> Answer {
+    if let Some(answer) = locations::answer_profile_host(call) {
+        return answer;
+    }
     let Some(token) = access::token(shared, call) else {
         return answer_json(401, &errors::not_authorized(access::ANONYMOUS));
     };
     match call.segments().as_slice() {
-        ["_apis", "profile", "profiles", "me"] => profile(shared, &token.subject),
+        ["_apis", area, "profiles" | "Profiles", "me"] if area.eq_ignore_ascii_case("profile") => {
+            profile(shared, &token.subject)
+        }
         ["_apis", "accounts"] => accounts(shared, &token.subject),
-        _ => answer_json(404, &errors::body("The resource cannot be found.", "ResourceNotFoundException")),
+        _ => errors::no_resource(),
     }
 }
 

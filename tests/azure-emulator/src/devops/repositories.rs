@@ -4,6 +4,8 @@
 //! not read are shown too, unless a switch hides them: what the real service does is not
 //! known, and a client must ask for the permission anyway.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::access::Caller;
@@ -50,9 +52,9 @@ pub(super) fn list(shared: &Shared, caller: &Caller, project: Option<&str>) -> A
     };
     let mut value = Vec::new();
     for project in visible_projects(caller).filter(wanted).filter(|_| has_code) {
-        for repository in &project.repositories {
+        for repository in project.all_repositories() {
             if !hides_denied || repository.is_readable_by(&caller.subject.name) {
-                value.push(repository_json(&caller.organization, project, repository));
+                value.push(repository_json(&caller.organization, project, &repository));
             }
         }
     }
@@ -60,17 +62,27 @@ pub(super) fn list(shared: &Shared, caller: &Caller, project: Option<&str>) -> A
 }
 
 pub(super) fn single(caller: &Caller, project: Option<&str>, name: &str) -> Answer {
-    let found = visible_projects(caller)
-        .filter(|candidate| {
-            project.is_none_or(|name| same(&candidate.name, name) || same(&candidate.id, name))
-        })
-        .find_map(|project| Some((project, project.repository(name)?)));
-    match found {
-        Some((project, repository)) if is_open(caller, repository) => {
-            answer_json(200, &repository_json(&caller.organization, project, repository))
+    match find_open(caller, project, name) {
+        Some((project, repository)) => {
+            answer_json(200, &repository_json(&caller.organization, project, &repository))
         }
-        _ => errors::no_repository(name),
+        None => errors::no_repository(name),
     }
+}
+
+/// A repository whose content the caller gets to see, by id or name.
+pub(super) fn find_open<'a>(
+    caller: &'a Caller,
+    project: Option<&str>,
+    name: &str,
+) -> Option<(&'a Project, Cow<'a, Repository>)> {
+    let is_meant = |candidate: &&Project| {
+        project.is_none_or(|name| same(&candidate.name, name) || same(&candidate.id, name))
+    };
+    let mut found = visible_projects(caller)
+        .filter(is_meant)
+        .filter_map(|project| Some((project, project.repository(name)?)));
+    found.next().filter(|(_, repository)| is_open(caller, repository))
 }
 
 /// Whether the caller gets to see this repository's content.

@@ -130,8 +130,8 @@ fn written(time: Timestamp) -> String {
 
 fn usual(code: u32) -> (&'static str, Option<&'static str>) {
     match code {
-        50_012 | 700_023 | 700_024 | 700_027 | 700_030 | 70_002 | 700_025 | 7_000_215 | 7_000_218
-        | 7_000_222 | 7_000_229 => ("invalid_client", None),
+        50_012 | 70_021 | 700_021 | 700_023 | 700_024 | 700_027 | 700_030 | 70_002 | 700_025 | 7_000_215
+        | 7_000_218 | 7_000_222 | 7_000_229 => ("invalid_client", None),
         700_016 | 70_001 | 7_000_112 => ("unauthorized_client", None),
         90_002 | 90_014 | 900_144 => ("invalid_request", None),
         70_011 | 1_002_012 => ("invalid_scope", None),

@@ -171,10 +171,12 @@ pub(super) fn by_client(
             text,
         ));
     }
-    let tenant_name = state.world.tenant(tenant_id).map_or(tenant_id.as_str(), |tenant| tenant.name());
+    if !scope.oidc.is_empty() {
+        return Err(invalid(1_002_012, "client credential flows sign nobody in", text));
+    }
     Ok(Grant {
         subject: Subject {
-            oid: derive_guid(&format!("{tenant_name}/{}", app.client_id)),
+            oid: service_principal(state, app, tenant_id)?,
             name: app.client_id.clone(),
             display_name: app.name.clone(),
             tenant_id: tenant_id.clone(),
@@ -186,6 +188,31 @@ pub(super) fn by_client(
         nonce: None,
         wants_client_info: false,
     })
+}
+
+/// The object id of the app's service principal, if the tenant has one.
+fn service_principal(state: &State, app: &App, tenant_id: &str) -> Result<String, Refusal> {
+    let missing = || {
+        let text = format!(
+            "The client application {} is missing service principal in the tenant {tenant_id}.",
+            app.client_id
+        );
+        Refusal::client(7_000_229, &text)
+    };
+    let tenant = state.world.tenant(tenant_id).ok_or_else(missing)?;
+    let derived = || derive_guid(&format!("{}/{}", tenant.name(), app.client_id));
+    if let Some(principal) = app.service_principal(tenant) {
+        let oid = principal.oid.clone().unwrap_or_else(derived);
+        return principal.present.then_some(oid).ok_or_else(missing);
+    }
+    let is = |name: &String| state.world.tenant(name).is_some_and(|it| it.id == tenant.id);
+    let client_id = app.client_id.to_lowercase();
+    let has_user = || {
+        let mut users = state.world.users.iter().filter(|user| is(&user.tenant));
+        users.any(|user| state.consents.contains(&(user.oid.clone(), client_id.clone())))
+    };
+    let is_there = is(&app.home_tenant) || app.admin_consent.iter().any(is) || has_user();
+    is_there.then(derived).ok_or_else(missing)
 }
 
 /// Step 9.

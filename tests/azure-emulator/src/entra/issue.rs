@@ -28,12 +28,14 @@ pub(super) struct Issued {
     pub(super) access_token: String,
     pub(super) refresh_token: Option<String>,
     pub(super) expires_in: u64,
+    /// How the client proved who it is.
+    pub(super) credential: String,
 }
 
-pub(super) fn issue(shared: &Shared, grant: &Grant) -> Issued {
+pub(super) fn issue(shared: &Shared, grant: &Grant, credential: String) -> Issued {
     let now = shared.clock.now();
     let expires_in = lifetime(shared);
-    let access_token = access_token(shared, grant, now, expires_in);
+    let access_token = access_token(shared, grant, (now, expires_in), &credential);
     let mut body = json!({
         "token_type": "Bearer",
         "expires_in": expires_in,
@@ -61,7 +63,7 @@ pub(super) fn issue(shared: &Shared, grant: &Grant) -> Issued {
     if as_text.is_some() {
         body["expires_in"] = json!(expires_in.to_string());
     }
-    Issued { body, access_token, refresh_token, expires_in }
+    Issued { body, access_token, refresh_token, expires_in, credential }
 }
 
 pub(super) fn client_info(oid: &str, tenant_id: &str) -> String {
@@ -75,7 +77,14 @@ fn lifetime(shared: &Shared) -> u64 {
     }
 }
 
-fn access_token(shared: &Shared, grant: &Grant, now: Timestamp, expires_in: u64) -> String {
+fn access_token(
+    shared: &Shared,
+    grant: &Grant,
+    (now, expires_in): (Timestamp, u64),
+    credential: &str,
+) -> String {
+    // "1" is a secret, "2" a certificate or a federated assertion.
+    let appidacr = if credential.starts_with("secret:") { "1" } else { "2" };
     let subject = &grant.subject;
     let expires_at = later(now, expires_in);
     let mut claims = json!({
@@ -86,7 +95,7 @@ fn access_token(shared: &Shared, grant: &Grant, now: Timestamp, expires_in: u64)
         "exp": expires_at.as_second(),
         "aio": shared.state().random.make_text(24),
         "appid": grant.client_id,
-        "appidacr": "1",
+        "appidacr": appidacr,
         "idp": format!("https://sts.windows.net/{}/", subject.tenant_id),
         "oid": subject.oid,
         "rh": "1.EMULATOR.",

@@ -1,10 +1,12 @@
 //! Entra ID v2.0: discovery, sign-in and tokens.
 //!
-//! Deliberately absent: device codes, on-behalf-of, certificates and federated credentials,
+//! Deliberately absent: device codes, on-behalf-of,
 //! guests, personal accounts, and everything of v1.
 
 mod admission;
+mod assertion;
 mod authorize;
+mod client;
 mod discovery;
 mod errors;
 mod grants;

@@ -6,10 +6,7 @@
 //!    is held back.
 //! 2. A request that hangs is not evaluated before it is released.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
-
+use super::client::{basic_credentials, check_client};
 use super::errors::{Ids, Refusal, with_ids};
 use super::grants::{by_client, by_code, by_refresh_token, check_consent, check_user};
 use super::issue::{Grant, Issued, issue};
@@ -25,15 +22,17 @@ use crate::world::App;
 pub(super) struct Request {
     form: Vec<(String, String)>,
     pub(super) client_id: String,
-    secret: Option<String>,
-    is_twice_authenticated: bool,
+    pub(super) secret: Option<String>,
+    pub(super) is_twice_authenticated: bool,
 }
 
 impl Request {
     fn read(call: &Call) -> Self {
         let form = call.form();
         let basic = call.header("authorization").and_then(basic_credentials);
-        let is_twice_authenticated = basic.is_some() && value_of(&form, "client_secret").is_some();
+        let ways = ["client_secret", "client_assertion"];
+        let ways = ways.into_iter().filter(|name| field(&form, name).is_some()).count();
+        let is_twice_authenticated = ways + usize::from(basic.is_some()) > 1;
         let (client_id, secret) = basic.map_or_else(
             || (value_of(&form, "client_id").unwrap_or_default().to_owned(), field(&form, "client_secret")),
             |(id, secret)| (id, Some(secret)),
@@ -149,7 +148,7 @@ fn evaluate(
     }
     let app = known_app(&state, &segment, request)?;
     check_shape(request, grant_type)?;
-    check_client(call, request, &app, now)?;
+    let credential = check_client(&state.world, call, request, (&app, tenant), now)?;
     let grant = match grant_type {
         "authorization_code" => by_code(&mut state, request, &segment, now)?,
         "refresh_token" => by_refresh_token(&mut state, request, &segment, now)?,
@@ -158,7 +157,7 @@ fn evaluate(
     check_user(&state, &grant.subject)?;
     check_consent(&state, &grant, &app)?;
     drop(state);
-    let issued = issue(shared, &grant);
+    let issued = issue(shared, &grant, credential);
     Ok((grant, issued))
 }
 
@@ -202,31 +201,6 @@ fn check_shape(request: &Request, grant_type: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Step 6.
-fn check_client(call: &Call, request: &Request, app: &App, now: Timestamp) -> Result<(), Refusal> {
-    if call.header("origin").is_some() {
-        let text =
-            "Cross-origin token redemption is permitted only for the 'Single-Page Application' client-type.";
-        return Err(Refusal::request(9_002_326, text));
-    }
-    if request.is_twice_authenticated {
-        return Err(Refusal::request(90_013, "The client is authenticated in two ways at once."));
-    }
-    let Some(secret) = &request.secret else {
-        let text =
-            "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.";
-        return Err(Refusal::client(7_000_218, text));
-    };
-    let Some(known) = app.secrets.iter().find(|known| known.value == *secret) else {
-        let text = "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID.";
-        return Err(Refusal::client(7_000_215, text));
-    };
-    if known.expires_at.is_some_and(|end| end <= now) {
-        return Err(Refusal::client(7_000_222, "The provided client secret keys for app are expired."));
-    }
-    Ok(())
-}
-
 fn recorded(
     shared: &Shared,
     tenant: &str,
@@ -261,6 +235,7 @@ fn recorded(
         refresh_token,
         access_token,
         expires_in: issued.map(|issued| issued.expires_in),
+        credential: issued.map(|issued| issued.credential.clone()),
     }
 }
 
@@ -271,16 +246,6 @@ fn owner(shared: &Shared, request: &Request) -> Option<Subject> {
     let by_token =
         || state.refresh_tokens.get(request.field("refresh_token")?).map(|token| token.subject.clone());
     by_code().or_else(by_token)
-}
-
-fn basic_credentials(header: &str) -> Option<(String, String)> {
-    let encoded = header.strip_prefix("Basic ")?;
-    let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
-    let (id, secret) = decoded.split_once(':')?;
-    let decode = |text: &str| {
-        url::form_urlencoded::parse(format!("={text}").as_bytes()).next().map(|(_, value)| value.into_owned())
-    };
-    Some((decode(id)?, decode(secret)?))
 }
 
 fn field(form: &[(String, String)], name: &str) -> Option<String> {

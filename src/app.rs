@@ -22,7 +22,7 @@ use crate::entra::Entra;
 use crate::gate::Gate;
 use crate::grpc::{self, Admission, Face, HealthWatch, ServerLimits};
 use crate::identify::Identifier;
-use crate::integrations::Integrations;
+use crate::integrations::{Integrations, Prover, make_prover};
 use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
 use crate::link_pages;
@@ -98,7 +98,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
 
     let policy = Arc::new(config.policy);
     let tasks = Tasks::default();
-    let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone()));
+    let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone(), config.federated_sources));
     let entra = Arc::new(Entra::new(config.entra, outgoing.clone(), clock.clone()));
     let devops = Arc::new(Devops::new(config.devops, outgoing));
     let identifier = Arc::new(Identifier { entra: entra.clone(), devops: devops.clone() });
@@ -108,6 +108,9 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     refresh.metrics().register(&mut metrics);
     let (tokens, refresher) = tokens(refresh, clock.clone(), config.refresh);
     let gate = Gate::new(policy.clone(), audit.clone());
+
+    let (proofs, prover) =
+        make_prover(vault.clone(), accounts.clone(), entra.clone(), tokens.clone(), clock.clone());
 
     let links = Links::new(Parts {
         gate: gate.clone(),
@@ -128,6 +131,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
             tokens: tokens.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
+            proofs,
             public_urls: config.public_urls,
         },
         links,
@@ -151,7 +155,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let (routes, reporter) = grpc::services(&face);
     let health = HealthWatch { reporter, vault: vault.clone(), audit: audit.clone(), clock: clock.clone() };
     let mut actors = Stage::default();
-    start_actors(&mut actors, refresher, health, LinkSweeper { vault, clock });
+    start_actors(&mut actors, refresher, prover, health, LinkSweeper { vault, clock });
     let limits = ServerLimits { connection_age_max: config.connection_age_max };
     Ok(listeners.serve(face, (routes, limits), (audit, Arc::new(metrics)), actors, tasks, writer))
 }
@@ -170,7 +174,14 @@ async fn open_vault(
     Ok(Vault::new(store, sealer))
 }
 
-fn start_actors(actors: &mut Stage, refresher: Refresher, health: HealthWatch, sweeper: LinkSweeper) {
+fn start_actors(
+    actors: &mut Stage,
+    refresher: Refresher,
+    prover: Prover,
+    health: HealthWatch,
+    sweeper: LinkSweeper,
+) {
+    actors.start_actor("credential prover", prover.run(actors.stop.clone()));
     actors.start_actor("refresher", refresher.run(actors.stop.clone()));
     actors.start_actor("health", health.run(actors.stop.clone()));
     actors.start_actor("link sweeper", sweeper.run(actors.stop.clone()));

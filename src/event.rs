@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::caller::Caller;
 use crate::connection::{ConnectionKey, Role};
-use crate::ids::{AccountId, Generation, Label, LinkId, ObjectId};
+use crate::ids::{AccountId, CredentialId, Generation, Label, LinkId, ObjectId};
 use crate::secret::Fingerprint;
 
 /// One line of the audit.
@@ -29,6 +29,9 @@ pub struct Event {
     pub link: Option<LinkId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object_id: Option<ObjectId>,
+    /// The client credential that was added or removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialId>,
     pub outcome: Outcome,
 }
 
@@ -71,6 +74,7 @@ impl Event {
             generation: None,
             link: None,
             object_id: None,
+            credential: None,
             outcome,
         }
     }

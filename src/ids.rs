@@ -18,6 +18,10 @@ pub enum InvalidName {
     Character { allowed: &'static str },
     #[error("is not a GUID such as 499b84ac-1321-427f-aa17-267ca6975798")]
     Guid,
+    #[error(
+        "is not a delegated permission of Azure DevOps: user_impersonation, or a granular one such as vso.code"
+    )]
+    DevopsScope,
     #[error("is not an Azure DevOps organization name: letters, digits and inner hyphens, at most 50")]
     Organization,
 }
@@ -88,6 +92,16 @@ name!(
     /// One client credential of an integration.
     CredentialId,
     plain
+);
+name!(
+    /// A source of assertions that the configuration names.
+    SourceName,
+    plain
+);
+name!(
+    /// A delegated permission of Azure DevOps: `user_impersonation`, `vso.code` (azure.md 1.5).
+    DevopsScope,
+    devops_scope
 );
 name!(
     /// The store this process works on; part of what every sealed record is bound to.
@@ -170,6 +184,15 @@ fn organization(text: &str) -> Result<Arc<str>, InvalidName> {
     }
 }
 
+/// The list of granular permissions grows; what Entra does not know, it refuses by name.
+fn devops_scope(text: &str) -> Result<Arc<str>, InvalidName> {
+    sized(text, SCOPE_LEN_MAX)?;
+    let word =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let granular = text.strip_prefix("vso.").is_some_and(word);
+    if granular || text == "user_impersonation" { Ok(text.into()) } else { Err(InvalidName::DevopsScope) }
+}
+
 fn guid(text: &str) -> Result<Arc<str>, InvalidName> {
     let hyphen_at = |at: usize| matches!(at, 8 | 13 | 18 | 23);
     let shaped = text.len() == GUID_LEN
@@ -192,6 +215,8 @@ fn sized(text: &str, max: usize) -> Result<(), InvalidName> {
 const NAME_LEN_MAX: usize = 128;
 /// A sentence, not a document.
 const LABEL_LEN_MAX: usize = 256;
+/// The longest known has 27.
+const SCOPE_LEN_MAX: usize = 64;
 /// Azure DevOps' own limit.
 const ORGANIZATION_LEN_MAX: usize = 50;
 const GUID_LEN: usize = 36;
@@ -224,6 +249,18 @@ mod tests {
             if hostile != ".." {
                 assert!(hostile.parse::<AccountId>().is_err(), "{hostile:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_scope_is_one_permission_of_azure_devops() {
+        for scope in ["user_impersonation", "vso.code", "vso.code_write", "vso.security_manage"] {
+            assert_eq!(scope.parse::<DevopsScope>().unwrap().as_str(), scope);
+        }
+        for hostile in
+            ["", "vso.", "VSO.code", "vso.code vso.build", ".default", "openid", "x/vso.code", "vso.code.x"]
+        {
+            assert!(hostile.parse::<DevopsScope>().is_err(), "{hostile:?}");
         }
     }
 

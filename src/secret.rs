@@ -42,6 +42,14 @@ secret!(
     ClientSecret
 );
 secret!(
+    /// The private key of a client certificate: PKCS #8, PEM.
+    PrivateKey
+);
+secret!(
+    /// A signed assertion of who our app is: for minutes as good as a client secret.
+    ClientAssertion
+);
+secret!(
     /// The PKCE verifier of one link (RFC 7636).
     PkceVerifier
 );
@@ -119,9 +127,20 @@ fn make_random<const LEN: usize>() -> [u8; LEN] {
     bytes
 }
 
+/// A random GUID (version 4), where others want one.
+pub fn make_random_guid() -> String {
+    let text = hex(&make_random::<16>());
+    format!("{}-{}-4{}-a{}-{}", &text[..8], &text[8..12], &text[13..16], &text[17..20], &text[20..])
+}
+
 /// SHA-256 in hex: how values that only ever need comparing are kept.
 pub fn hash_text(text: &str) -> String {
-    hex(digest(&SHA256, text.as_bytes()).as_ref())
+    hash_bytes(text.as_bytes())
+}
+
+/// The same of bytes, such as a certificate's.
+pub fn hash_bytes(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
 }
 
 fn hex(bytes: &[u8]) -> String {

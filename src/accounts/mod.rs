@@ -4,146 +4,143 @@
 //!
 //! 1. A verdict falls on the client credential that was used, by its id, never on connections
 //!    (design.md 6.8, P4). That all are rejected is derived, not stored.
-//! 2. A rejected credential is probed now and then: when it works again, all resumes by itself.
+//! 2. A rejected credential is probed now and then, by one request however many wait: when it works
+//!    again, all resumes by itself.
+//! 3. Whoever writes an integration writes over what it read ([`Accounts::change`]); a verdict and a
+//!    person's change never lose each other.
 //!
 //! It registers nothing; `integrations` does.
 
+mod attempts;
+mod federated;
+mod warning;
+
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use crate::clock::{Clock, between};
+pub use self::attempts::{Attempts, Chosen};
+pub use self::federated::Sources;
+pub use self::warning::{Warning, warnings_of, warnings_of_credential};
+use crate::clock::Clock;
 use crate::ids::{AccountId, CredentialId};
-use crate::reason::{Problem, Reason};
-use crate::vault::{ClientCredential, Integration, Vault, VaultError};
+use crate::reason::{Problem, Reason, Refused};
+use crate::vault::{Integration, Vault, VaultError};
 
 /// Cheap to share behind an `Arc`.
 pub struct Accounts {
     vault: Arc<Vault>,
     clock: Arc<dyn Clock>,
-    held: RwLock<HashMap<AccountId, Arc<Integration>>>,
+    sources: Sources,
+    held: RwLock<HashMap<AccountId, Held>>,
+    /// When each rejected credential was last probed, by the monotonic clock.
+    probed: Mutex<HashMap<CredentialId, Duration>>,
+}
+
+/// What is known of an account's integration.
+enum Held {
+    There(Arc<Integration>),
+    /// Deleted at this version: nothing older comes back.
+    Deleted(i64),
+}
+
+/// What [`Accounts::change`] is to do with what its closure looked at.
+pub enum Edit<T> {
+    Write(Box<Integration>, T),
+    Leave(T),
+}
+
+/// How a change ended: the integration in force, and what the closure says of it.
+pub struct Edited<T> {
+    pub integration: Option<Arc<Integration>>,
+    pub told: T,
 }
 
 impl Accounts {
-    pub fn new(vault: Arc<Vault>, clock: Arc<dyn Clock>) -> Self {
-        Self { vault, clock, held: RwLock::default() }
+    pub fn new(vault: Arc<Vault>, clock: Arc<dyn Clock>, sources: Sources) -> Self {
+        Self { vault, clock, sources, held: RwLock::default(), probed: Mutex::default() }
     }
 
     /// The account's integration, from memory if it was asked for before; `None` if it has none.
     pub async fn integration(&self, account: &AccountId) -> Result<Option<Arc<Integration>>, Problem> {
-        if let Some(held) = self.held.read().expect("no panic while held").get(account) {
+        if let Some(Held::There(held)) = self.held.read().expect("no panic while held").get(account) {
             return Ok(Some(held.clone()));
         }
         let read = self.vault.integration(account).await.map_err(|error| error.problem())?;
-        Ok(read.map(|integration| self.hold(integration)))
+        Ok(read.and_then(|integration| self.hold(integration)))
     }
 
-    /// Makes this the integration in force. An older version than the held one changes nothing.
-    pub fn hold(&self, integration: Integration) -> Arc<Integration> {
+    /// The same, if it is not suspended: for who hands out tokens and lists.
+    pub fn check_active(integration: &Integration) -> Result<(), Problem> {
+        match &integration.suspension {
+            None => Ok(()),
+            Some(_) => Err(Problem::new(Reason::Suspended, "the account's integration is suspended")),
+        }
+    }
+
+    /// The configured sources of assertions.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Changes the integration by what `edit` makes of the one that stands: asked again when somebody else
+    /// wrote meanwhile.
+    pub async fn change<T>(
+        &self,
+        account: &AccountId,
+        mut edit: impl FnMut(Option<Integration>) -> Result<Edit<T>, Refused>,
+    ) -> Result<Edited<T>, Refused> {
+        for _ in 0..RACES_MAX {
+            let before = self.vault.integration(account).await?;
+            let (after, told) = match edit(before.clone())? {
+                Edit::Leave(told) => {
+                    let integration = before.and_then(|before| self.hold(before));
+                    return Ok(Edited { integration, told });
+                }
+                Edit::Write(after, told) => (*after, told),
+            };
+            match self.vault.put_integration(after).await {
+                Err(VaultError::Changed(_)) => {}
+                written => return Ok(Edited { integration: self.hold(written?), told }),
+            }
+        }
+        Err(VaultError::Changed(format!("integration {account}")).into())
+    }
+
+    /// Forgets an integration that was deleted.
+    pub fn forget(&self, integration: &Integration) {
+        let mut held = self.held.write().expect("no panic while held");
+        held.insert(integration.account.clone(), Held::Deleted(integration.version));
+    }
+
+    /// Makes this the integration in force, and says which one is. An older version than the held one
+    /// changes nothing, and nothing that was deleted comes back.
+    fn hold(&self, integration: Integration) -> Option<Arc<Integration>> {
         let mut held = self.held.write().expect("no panic while held");
         if HELD_MAX <= held.len() && !held.contains_key(&integration.account) {
             // Any will do: it is read again when it is asked for.
             let some = held.keys().next().cloned();
             some.and_then(|account| held.remove(&account));
         }
-        let integration = Arc::new(integration);
-        let newest = held.entry(integration.account.clone()).or_insert_with(|| integration.clone());
-        if newest.version < integration.version {
-            *newest = integration;
-        }
-        newest.clone()
-    }
-
-    /// The credential to prove our app with: the first that is neither expired nor rejected, else one
-    /// whose probe is due.
-    pub fn choose<'a>(&self, integration: &'a Integration) -> Result<&'a ClientCredential, Problem> {
-        let now = self.clock.now().wall;
-        let alive = |credential: &&ClientCredential| credential.expires_at.is_none_or(|at| now < at);
-        let credentials = || integration.credentials.iter();
-        if let Some(credential) =
-            credentials().filter(alive).find(|credential| credential.rejected_at.is_none())
-        {
-            return Ok(credential);
-        }
-        if let Some(credential) = credentials().find(|credential| probe_is_due(credential, now)) {
-            return Ok(credential);
-        }
-        Err(rejected(integration))
-    }
-
-    /// Puts the verdict on the credential, and says what to tell. `None`: it is no longer in force, since
-    /// a person replaced it. Losing a race means that somebody else wrote the same, or something newer.
-    pub async fn reject(&self, account: &AccountId, credential: &CredentialId) -> Option<Problem> {
-        let now = self.clock.now().wall;
-        self.judge(account, credential, Some(now)).await;
-        match self.integration(account).await {
-            Ok(Some(integration)) => {
-                let in_force = integration.credentials.iter().any(|one| one.id == *credential);
-                in_force.then(|| rejected(&integration))
-            }
-            Ok(None) => Some(Problem::new(Reason::NotLinked, "the account has no integration any more")),
-            Err(problem) => Some(problem),
-        }
-    }
-
-    /// Entra accepted the credential: it is proven, and a rejection is lifted if there was one.
-    pub async fn accept(&self, account: &AccountId, credential: &ClientCredential) {
-        if credential.rejected_at.is_some() || credential.proven_at.is_none() {
-            self.judge(account, &credential.id, None).await;
-        }
-    }
-
-    async fn judge(&self, account: &AccountId, credential: &CredentialId, rejected_at: Option<Timestamp>) {
-        let judged = self.write_judgement(account, credential, rejected_at).await;
-        if let Err(error) = judged {
-            tracing::warn!(
-                account = %account, credential = %credential, error = &error as &dyn std::error::Error,
-                "a verdict on a client credential was not written; the next use brings it again"
-            );
-        }
-    }
-
-    async fn write_judgement(
-        &self,
-        account: &AccountId,
-        credential: &CredentialId,
-        rejected_at: Option<Timestamp>,
-    ) -> Result<(), VaultError> {
-        let Some(mut integration) = self.vault.integration(account).await? else {
-            return Ok(());
+        let account = integration.account.clone();
+        let known = match held.get(&account) {
+            Some(Held::There(known)) => known.version,
+            Some(Held::Deleted(version)) => *version,
+            None => i64::MIN,
         };
-        let found = integration.credentials.iter_mut().find(|one| one.id == *credential);
-        if let Some(found) = found {
-            found.rejected_at = rejected_at;
-            if rejected_at.is_none() {
-                found.proven_at = found.proven_at.or(Some(self.clock.now().wall));
-            }
-            let written = self.vault.put_integration(integration).await?;
-            self.hold(written);
+        if known < integration.version {
+            held.insert(account.clone(), Held::There(Arc::new(integration)));
         }
-        Ok(())
+        match held.get(&account) {
+            Some(Held::There(in_force)) => Some(in_force.clone()),
+            Some(Held::Deleted(_)) | None => None,
+        }
     }
-}
-
-fn probe_is_due(credential: &ClientCredential, now: Timestamp) -> bool {
-    credential.rejected_at.is_none_or(|at| PROBE_EVERY <= between(at, now))
-}
-
-fn rejected(integration: &Integration) -> Problem {
-    let fingerprints: Vec<String> =
-        integration.credentials.iter().map(ClientCredential::fingerprint).collect();
-    Problem::new(
-        Reason::ClientCredentialRejected,
-        "Entra rejects the account's client secret, or it has expired",
-    )
-    .retry_after(PROBE_EVERY)
-    .fact("client_id", &integration.client_id)
-    .fact("credential_fingerprints", fingerprints.join(","))
 }
 
 /// Gentle: a wrong secret stays wrong until a person acts, and then we are told.
 pub const PROBE_EVERY: Duration = Duration::from_mins(10);
 /// A few kilobytes each; beyond this the oldest asked-for are read from the store again.
 const HELD_MAX: usize = 50_000;
+/// Verdicts and people's changes meet at most this often in a row.
+const RACES_MAX: usize = 8;

@@ -48,6 +48,10 @@ pub struct Put {
     /// Who answers when no developer is named
     #[arg(long, value_enum, default_value = "service-user")]
     headless: Headless,
+    /// A delegated permission of Azure DevOps to ask users for, such as vso.code; may be repeated
+    /// [default: user_impersonation]
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
     /// Go on although live connections end by it
     #[arg(long)]
     force: bool,
@@ -93,6 +97,7 @@ async fn put(session: &mut Session<'_, '_>, args: Put) -> Result<(), CliError> {
         client_secret_expires_at: expires_at,
         force: args.force,
         actor: actor(),
+        devops_scopes: args.scope,
     };
     let mut client = session.remote().await?.integrations();
     let answer = client.put_integration(within(CALL_TIMEOUT, request)).await?.into_inner();

@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use crate::accounts::Sources;
 use crate::audit::{AuditConfig, Sync};
 use crate::devops::DevopsConfig;
 use crate::entra::EntraConfig;
@@ -34,6 +35,7 @@ pub struct Config {
     pub store: PathBuf,
     pub key_file: PathBuf,
     pub entra: EntraConfig,
+    pub federated_sources: Sources,
     pub devops: DevopsConfig,
     pub public_urls: PublicUrls,
     pub return_targets: ReturnTargets,
@@ -132,6 +134,7 @@ impl raw::Sections {
         }
         let links = problems.check("listen.links", self.listen.links.parse());
         let admin = problems.check("listen.admin", self.listen.admin.parse());
+        let federated_sources = self.entra.federated_sources(base, problems);
         let entra = self.entra.into_config(problems);
         let devops = problems.https("devops.base", &self.devops.base).map(|base| DevopsConfig { base });
         let (public_urls, return_targets) = self.links.into_config(problems);
@@ -160,6 +163,7 @@ impl raw::Sections {
             store: base.join(&self.store.path),
             key_file: base.join(&self.keys.file),
             entra: entra?,
+            federated_sources,
             devops: devops?,
             public_urls,
             return_targets,
@@ -221,6 +225,20 @@ impl raw::Listen {
 }
 
 impl raw::Entra {
+    /// The files themselves are read at each use, by when somebody may have written them.
+    fn federated_sources(&self, base: &Path, problems: &mut Problems) -> Sources {
+        let mut sources = Sources::default();
+        for (at, source) in self.federated_source.iter().enumerate() {
+            let place = format!("entra.federated_source[{at}]");
+            if let Some(name) = problems.check(&format!("{place}.name"), source.name.parse())
+                && !sources.add(name, base.join(&source.file))
+            {
+                problems.add(&place, "has the name of another source");
+            }
+        }
+        sources
+    }
+
     fn into_config(self, problems: &mut Problems) -> Option<EntraConfig> {
         let authority = problems.https("entra.authority", &self.authority);
         let browser_authority = match self.browser_authority {

@@ -65,6 +65,13 @@ pub(super) struct Keys {
 pub(super) struct Entra {
     pub(super) authority: String,
     pub(super) browser_authority: Option<String>,
+    pub(super) federated_source: Vec<FederatedSource>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct FederatedSource {
+    pub(super) name: String,
+    pub(super) file: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,7 +161,11 @@ impl Default for Keys {
 
 impl Default for Entra {
     fn default() -> Self {
-        Self { authority: "https://login.microsoftonline.com".to_owned(), browser_authority: None }
+        Self {
+            authority: "https://login.microsoftonline.com".to_owned(),
+            browser_authority: None,
+            federated_source: Vec::new(),
+        }
     }
 }
 

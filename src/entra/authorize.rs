@@ -9,8 +9,8 @@ use oauth2::basic::BasicClient;
 use oauth2::{AuthUrl, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope};
 use url::Url;
 
-use super::SCOPES;
-use crate::ids::{ClientId, TenantId};
+use super::scope_text;
+use crate::ids::{ClientId, DevopsScope, TenantId};
 use crate::outgoing::under;
 use crate::secret::PkceVerifier;
 
@@ -19,6 +19,8 @@ pub struct AuthorizeRequest<'a> {
     pub tenant: &'a TenantId,
     pub client_id: &'a ClientId,
     pub redirect_uri: &'a Url,
+    /// `user_impersonation` if empty.
+    pub scopes: &'a [DevopsScope],
     /// Comes back with the browser. Base64url only: Entra strips what looks like HTML.
     pub state: &'a str,
     /// Comes back in the `id_token`.
@@ -36,7 +38,7 @@ pub(super) fn url(authority: &Url, request: &AuthorizeRequest<'_>) -> Url {
         .authorize_url(|| CsrfToken::new(request.state.to_owned()))
         .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
         .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(request.redirect_uri.clone())))
-        .add_scopes(SCOPES.split(' ').map(|scope| Scope::new(scope.to_owned())))
+        .add_scopes(scope_text(request.scopes).split(' ').map(|scope| Scope::new(scope.to_owned())))
         .add_extra_param("nonce", request.nonce)
         .add_extra_param("prompt", "select_account")
         .add_extra_param("response_mode", "query")
@@ -58,6 +60,7 @@ mod tests {
                 tenant: &"11111111-1111-1111-1111-111111111111".parse().unwrap(),
                 client_id: &"22222222-2222-2222-2222-222222222222".parse().unwrap(),
                 redirect_uri: &"https://a.example/complete/azure_active_directory".parse().unwrap(),
+                scopes: &[],
                 state: "the-state",
                 nonce: "the-nonce",
                 verifier: &PkceVerifier::new(verifier),

@@ -14,6 +14,7 @@
 //! choice of the client credential belong to the floors above.
 
 mod authorize;
+mod certificate;
 mod id_token;
 mod judge;
 mod signing_keys;
@@ -26,15 +27,20 @@ use async_trait::async_trait;
 use url::Url;
 
 pub use self::authorize::AuthorizeRequest;
+pub use self::certificate::{CertificateError, CertificateFacts, read_certificate};
 pub use self::id_token::{Expected, IdTokenError};
 pub use self::judge::{Declined, Redirect, judge_redirect};
 use self::signing_keys::SigningKeys;
+pub use self::token::unverified_object_id;
 use crate::clock::Clock;
 use crate::connection::Identity;
-use crate::ids::{ClientId, TenantId};
+use crate::ids::{ClientId, DevopsScope, TenantId};
 use crate::outgoing::{Outgoing, OutgoingError};
 use crate::reason::Reason;
-use crate::secret::{AccessToken, AuthorizationCode, ClientSecret, PkceVerifier, RawIdToken, RefreshToken};
+use crate::secret::{
+    AccessToken, AuthorizationCode, ClientAssertion, ClientSecret, PkceVerifier, PrivateKey, RawIdToken,
+    RefreshToken,
+};
 
 /// Where Entra is.
 #[derive(Clone, Debug)]
@@ -50,7 +56,22 @@ pub struct EntraConfig {
 pub struct App<'a> {
     pub tenant: &'a TenantId,
     pub client_id: &'a ClientId,
-    pub secret: &'a ClientSecret,
+    pub proof: Proof<'a>,
+    /// What users are asked for; `user_impersonation` if empty.
+    pub scopes: &'a [DevopsScope],
+}
+
+/// What shows Entra that it is our app (azure.md 1.6).
+pub enum Proof<'a> {
+    Secret(&'a ClientSecret),
+    /// An assertion is signed with the key for each request. `fingerprint`: SHA-256 of the
+    /// certificate's DER, in hex.
+    Certificate {
+        fingerprint: &'a str,
+        key: &'a PrivateKey,
+    },
+    /// Of an issuer that the app trusts (workload identity federation).
+    Assertion(&'a ClientAssertion),
 }
 
 /// What Entra gave.
@@ -80,6 +101,9 @@ pub trait TokenEndpoint: Send + Sync + 'static {
     /// Spends `token`. Once sent it may have been acted on, so that dropping the future may lose a
     /// grant: call it in a task of the broker (P4).
     async fn refresh(&self, app: &App<'_>, token: &RefreshToken) -> Result<Answered, EntraError>;
+
+    /// A token of the app itself: its service principal in the tenant. Spends nothing.
+    async fn client_credentials(&self, app: &App<'_>) -> Result<Answered, EntraError>;
 }
 
 /// Why Entra gave no usable token.
@@ -142,8 +166,7 @@ impl Entra {
         verifier: &PkceVerifier,
         redirect_uri: &Url,
     ) -> Result<Answered, EntraError> {
-        let grant = token::Grant::Code { code, verifier, redirect_uri };
-        token::ask(&self.outgoing, &self.config.authority, app, &grant).await
+        self.ask(app, &token::Grant::Code { code, verifier, redirect_uri }).await
     }
 
     /// Checks who signed in (azure.md 2.4, threat T17).
@@ -164,6 +187,10 @@ impl Entra {
         id_token::verify(unverified, &key, expected, &issuer, self.clock.now().wall)
     }
 
+    async fn ask(&self, app: &App<'_>, grant: &token::Grant<'_>) -> Result<Answered, EntraError> {
+        token::ask(&self.outgoing, &self.config.authority, self.clock.now().wall, app, grant).await
+    }
+
     fn browser_authority(&self) -> &Url {
         self.config.browser_authority.as_ref().unwrap_or(&self.config.authority)
     }
@@ -172,11 +199,27 @@ impl Entra {
 #[async_trait]
 impl TokenEndpoint for Entra {
     async fn refresh(&self, app: &App<'_>, token: &RefreshToken) -> Result<Answered, EntraError> {
-        token::ask(&self.outgoing, &self.config.authority, app, &token::Grant::Refresh(token)).await
+        self.ask(app, &token::Grant::Refresh(token)).await
+    }
+
+    async fn client_credentials(&self, app: &App<'_>) -> Result<Answered, EntraError> {
+        self.ask(app, &token::Grant::ClientCredentials).await
     }
 }
 
 impl EntraError {
+    /// Whether Entra had accepted the client credential before it refused for another reason (azure.md 6.3):
+    /// no service principal in the tenant, scope or resource, assignment, Conditional Access.
+    pub fn is_past_client_authentication(&self) -> bool {
+        matches!(
+            self.code,
+            Some(
+                7_000_229 | 70_011 | 1_002_012 | 50_001 | 500_011 | 650_052 | 50_105 | 53_000
+                    ..=53_004 | 530_034
+            )
+        )
+    }
+
     pub fn new(verdict: Verdict) -> Self {
         Self { verdict, code: None, retry_after: None, rescued: None, request_id: None, source: None }
     }
@@ -208,9 +251,18 @@ pub fn are_for_devops(scopes: &[String]) -> bool {
     scopes.iter().any(|scope| scope.starts_with(DEVOPS_RESOURCE))
 }
 
+/// The scope parameter of a user's requests: delegated access to Azure DevOps, a refresh token, and who
+/// it is (azure.md 1.5). The same text on every request, never what an answer said.
+fn scope_text(scopes: &[DevopsScope]) -> String {
+    let scope = |name: &str| format!("{DEVOPS_RESOURCE}{name} ");
+    let devops: String = match scopes {
+        [] => scope("user_impersonation"),
+        scopes => scopes.iter().map(|name| scope(name.as_str())).collect(),
+    };
+    devops + "offline_access openid profile email"
+}
+
 /// The app id of Azure DevOps (azure.md 0).
 const DEVOPS_RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798/";
-/// Delegated access to Azure DevOps, a refresh token, and who it is (azure.md 1.5). The same text on
-/// every request, never what an answer said.
-const SCOPES: &str =
-    "499b84ac-1321-427f-aa17-267ca6975798/user_impersonation offline_access openid profile email";
+/// The one scope of an app that speaks for itself (azure.md 5.4).
+const APP_SCOPE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";

@@ -145,9 +145,15 @@ impl Connections for Face {
 
     async fn connect_service_principal(
         &self,
-        _request: Request<pb::ConnectServicePrincipalRequest>,
+        request: Request<pb::ConnectServicePrincipalRequest>,
     ) -> Result<Response<pb::Connection>, Status> {
-        Err(status::unimplemented())
+        let asked = request.get_ref();
+        let asking = asking("ConnectServicePrincipal", &request, &asked.actor, "")?;
+        self.call(CHANGE_DEADLINE, async {
+            let account = parse::account(&asked.account_id)?;
+            Ok(encode::connection(&self.links.connect_service_principal(asking, account).await?))
+        })
+        .await
     }
 
     async fn import_connections(

@@ -2,14 +2,15 @@
 
 use jiff::Timestamp;
 
+use crate::accounts::{Warning, warnings_of, warnings_of_credential};
 use crate::connection::{ConnectionKey, HeadlessIdentity, Identity, Role};
 use crate::devops::Repository;
 use crate::git_url::GitUrl;
+use crate::ids::Label;
 use crate::links::{Begun, ConnectionView, Door, LinkView, below, redirect_path};
 use crate::pb;
-use crate::release::Warning;
 use crate::repos::Readability;
-use crate::vault::{Integration, LinkPhase};
+use crate::vault::{ClientCredential, Integration, LinkPhase, Means, Suspension};
 
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
@@ -107,7 +108,34 @@ pub(super) fn link(view: &LinkView) -> pb::Link {
     }
 }
 
-pub(super) fn integration(integration: &Integration) -> pb::Integration {
+pub(super) fn client_credential(credential: &ClientCredential, now: Timestamp) -> pb::ClientCredential {
+    let kind = match credential.means {
+        Means::Secret { .. } => pb::ClientCredentialKind::Secret,
+        Means::Certificate { .. } => pb::ClientCredentialKind::Certificate,
+        Means::Federated { .. } => pb::ClientCredentialKind::Federated,
+    };
+    pb::ClientCredential {
+        id: credential.id.to_string(),
+        kind: kind.into(),
+        fingerprint: credential.fingerprint(),
+        expires_at: credential.expires_at.map(timestamp),
+        added_at: Some(timestamp(credential.added_at)),
+        proven_at: credential.proven_at.map(timestamp),
+        rejected_at: credential.rejected_at.map(timestamp),
+        warnings: warnings(&warnings_of_credential(credential, now)),
+    }
+}
+
+fn suspension(suspension: &Suspension) -> pb::Suspension {
+    let text = |label: &Option<Label>| label.as_ref().map(ToString::to_string).unwrap_or_default();
+    pb::Suspension {
+        since: Some(timestamp(suspension.since)),
+        actor: text(&suspension.actor),
+        note: text(&suspension.note),
+    }
+}
+
+pub(super) fn integration(integration: &Integration, now: Timestamp) -> pb::Integration {
     let uri = |role: pb::Role, path: &str| pb::RedirectUri {
         role: role.into(),
         uri: below(&integration.public_url, path).to_string(),
@@ -123,27 +151,16 @@ pub(super) fn integration(integration: &Integration) -> pb::Integration {
             HeadlessIdentity::ServiceUser => pb::HeadlessIdentity::ServiceUser.into(),
             HeadlessIdentity::ServicePrincipal => pb::HeadlessIdentity::ServicePrincipal.into(),
         },
-        client_credentials: integration
-            .credentials
-            .iter()
-            .map(|credential| pb::ClientCredential {
-                id: credential.id.to_string(),
-                kind: pb::ClientCredentialKind::Secret.into(),
-                fingerprint: credential.fingerprint(),
-                expires_at: credential.expires_at.map(timestamp),
-                added_at: Some(timestamp(credential.added_at)),
-                proven_at: credential.proven_at.map(timestamp),
-                rejected_at: credential.rejected_at.map(timestamp),
-            })
-            .collect(),
+        client_credentials: integration.credentials.iter().map(|one| client_credential(one, now)).collect(),
         redirect_uris: vec![
             uri(pb::Role::ServiceUser, redirect_path(&Role::ServiceUser)),
             uri(pb::Role::Developer, redirect_path(&developer)),
         ],
-        suspension: None,
+        suspension: integration.suspension.as_ref().map(suspension),
         created_at: Some(timestamp(integration.created_at)),
         updated_at: Some(timestamp(integration.updated_at)),
-        warnings: Vec::new(),
+        warnings: warnings(&warnings_of(integration, now)),
+        devops_scopes: integration.scopes.iter().map(ToString::to_string).collect(),
     }
 }
 

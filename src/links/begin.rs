@@ -5,6 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{Found, Links, PageProblem, below, redirect_path};
+use crate::accounts::Accounts;
 use crate::clock::later;
 use crate::connection::{ConnectionKey, Role};
 use crate::entra::AuthorizeRequest;
@@ -121,13 +122,14 @@ impl super::Parts {
         wanted: Wanted,
     ) -> Result<Begun, Refused> {
         let integration = self.integration(&key.account).await?;
+        Accounts::check_active(&integration)?;
         let return_to = self.return_to(&integration, &wanted)?;
         if OPEN_LINKS_MAX <= self.vault.open_link_count(&key.account).await? {
             let detail = "too many links of this account are open; they run out after ten minutes";
             return Err(Problem::new(Reason::RateLimited, detail).retry_after(SIGN_IN_WITHIN).into());
         }
         // A code that cannot be exchanged is a person's time lost.
-        self.accounts.choose(&integration)?;
+        self.accounts.check_credentials(&integration)?;
         let state = make_random_text();
         let link = Link {
             id: make_random_text().parse().expect("base64url is a name"),
@@ -200,6 +202,7 @@ impl super::Parts {
             tenant: &integration.tenant,
             client_id: &link.client_id,
             redirect_uri: &link.redirect_uri,
+            scopes: &integration.scopes,
             state: &secrets.state,
             nonce: &secrets.nonce,
             verifier: &secrets.verifier,

@@ -9,7 +9,7 @@ use super::check::Checked;
 use super::{Found, LinkView, Links, Parts, lost};
 use crate::clock::later;
 use crate::connection::{Identity, Role};
-use crate::entra::{App, Declined, Redirect, Verdict};
+use crate::entra::{Declined, Redirect, Verdict};
 use crate::event::{By, Event, Outcome};
 use crate::gate::Asking;
 use crate::ids::{AccountId, LinkId};
@@ -142,7 +142,7 @@ impl Parts {
     async fn finish(
         &self,
         found: &mut Found,
-        integration: &Integration,
+        integration: &Arc<Integration>,
         by: By,
         outcome: Result<AuthorizationCode, Redirect>,
     ) -> Result<Completion, VaultError> {
@@ -228,29 +228,26 @@ impl Parts {
     async fn exchange(
         &self,
         found: &mut Found,
-        integration: &Integration,
+        integration: &Arc<Integration>,
         code: &AuthorizationCode,
     ) -> Result<Option<Url>, Problem> {
-        let credential = self.accounts.choose(integration)?;
-        let app = App {
-            tenant: &integration.tenant,
-            client_id: &integration.client_id,
-            secret: &credential.secret,
-        };
         let Some(secrets) = found.link.secrets.as_mut() else {
             return Err(Problem::new(Reason::LinkExpired, "The link is over"));
         };
-        // Before it is asked: a life counted from the answer's arrival would be too long.
-        let asked_at = self.clock.now().wall;
-        let redeemed = self.entra.redeem(&app, code, &secrets.verifier, &found.link.redirect_uri).await;
-        let answered = match redeemed {
-            Ok(answered) => answered,
-            Err(error) if error.verdict == Verdict::ClientCredential => {
-                let rejected = self.accounts.reject(&integration.account, &credential.id).await;
-                let problem = rejected.unwrap_or_else(|| exchange_refused(Verdict::Unknown));
-                return Err(problem.entra_code(error.code));
+        let (mut attempts, mut code_of_refusal) = (self.accounts.attempts(integration.clone()), None);
+        let (answered, asked_at, accepted) = loop {
+            let chosen = attempts.next().await.map_err(|problem| problem.entra_code(code_of_refusal))?;
+            // Before it is asked: a life counted from the answer's arrival would be too long.
+            let asked_at = self.clock.now().wall;
+            match self.entra.redeem(&chosen.app(), code, &secrets.verifier, &found.link.redirect_uri).await {
+                Ok(answered) => break (answered, asked_at, chosen.credential.id),
+                // A refusal of the client comes before the code is spent: the next credential is tried.
+                Err(error) if error.verdict == Verdict::ClientCredential => {
+                    code_of_refusal = error.code;
+                    attempts.rejected(&chosen).await;
+                }
+                Err(error) => return Err(exchange_refused(error.verdict).entra_code(error.code)),
             }
-            Err(error) => return Err(exchange_refused(error.verdict).entra_code(error.code)),
         };
         secrets.token = Some(StoredToken {
             access: answered.access,
@@ -268,7 +265,9 @@ impl Parts {
         found.link.phase = LinkPhase::Held;
         found.link.expires_at = later(self.clock.now().wall, CONFIRM_WITHIN);
         self.save_hard(found).await.map_err(|error| error.problem())?;
-        self.accounts.accept(&integration.account, credential).await;
+        if self.accounts.accept(&integration.account, &accepted).await {
+            self.tokens.forgive(&integration.account);
+        }
         Ok(go_to)
     }
 

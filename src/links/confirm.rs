@@ -104,7 +104,7 @@ impl Parts {
         link.phase = LinkPhase::Connected;
         let connection = Connection::Live(Live {
             identity,
-            grant,
+            grant: Some(grant),
             token,
             linked_at: store_now,
             linked_by: link.actor.clone(),

@@ -18,6 +18,7 @@ mod confirm;
 mod disconnect;
 mod import;
 mod look;
+mod service_principal;
 mod sweep;
 mod target;
 

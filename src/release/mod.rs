@@ -12,8 +12,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accounts::Accounts;
-use crate::clock::{Clock, between};
+use crate::accounts::{Accounts, Warning, warnings_of};
+use crate::clock::Clock;
 use crate::connection::{ConnectionKey, Role};
 use crate::event::Outcome;
 use crate::gate::{Asking, Gate};
@@ -48,13 +48,6 @@ pub struct Released {
     pub token: Arc<Token>,
     pub key: ConnectionKey,
     pub warnings: Vec<Warning>,
-}
-
-/// What does not fail this call but soon may fail another.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Warning {
-    pub code: &'static str,
-    pub text: String,
 }
 
 impl Release {
@@ -132,7 +125,7 @@ impl Release {
         developer: Option<DeveloperId>,
     ) -> Result<Released, Refused> {
         let key = key_of(integration, developer);
-        let token = self.tokens.token(allowed, &key, wish.min_ttl).await.map_err(Refused::from);
+        let token = self.active_token(wish, allowed, integration, &key).await.map_err(Refused::from);
         let outcome = match &token {
             Ok(token) => Outcome::Released {
                 fingerprint: token.fingerprint.clone(),
@@ -154,19 +147,29 @@ impl Release {
         Ok(Released { token, key, warnings })
     }
 
+    /// The connection's token, unless the integration is suspended, before or while it was waited for.
+    async fn active_token(
+        &self,
+        wish: &Wish,
+        allowed: &Allowed,
+        integration: &Integration,
+        key: &ConnectionKey,
+    ) -> Result<Arc<Token>, Problem> {
+        Accounts::check_active(integration)?;
+        let token = self.tokens.token(allowed, key, wish.min_ttl).await?;
+        if let Some(integration) = self.accounts.integration(&key.account).await? {
+            Accounts::check_active(&integration)?;
+        }
+        Ok(token)
+    }
+
     fn warnings(&self, key: &ConnectionKey, integration: &Integration) -> Vec<Warning> {
-        let now = self.clock.now().wall;
-        let last_expiry = integration.credentials.iter().filter_map(|credential| credential.expires_at).max();
-        let expires = last_expiry.map(|at| between(now, at)).filter(|left| *left < WARN_BEFORE_EXPIRY);
-        let expires = expires.map(|left| Warning {
-            code: "CLIENT_CREDENTIAL_EXPIRES",
-            text: format!("the client secret expires in {} days", left.as_secs() / DAY.as_secs()),
-        });
+        let credentials = warnings_of(integration, self.clock.now().wall);
         let failing = self.tokens.obstacle(key).map(|problem| Warning {
             code: "REFRESH_FAILING",
             text: format!("the last refresh failed: {}", problem.detail),
         });
-        expires.into_iter().chain(failing).collect()
+        credentials.into_iter().chain(failing).collect()
     }
 }
 
@@ -180,7 +183,4 @@ fn key_of(integration: &Integration, developer: Option<DeveloperId>) -> Connecti
 const MAY_REPORT_HEADLESS: [Permission; 3] =
     [Permission::Report, Permission::ReleaseServiceUser, Permission::Git];
 const MAY_REPORT_DEVELOPERS: [Permission; 2] = [Permission::Report, Permission::ReleaseDeveloper];
-const DAY: Duration = Duration::from_hours(24);
-/// Time enough for a person to make a new secret before anything stops.
-const WARN_BEFORE_EXPIRY: Duration = Duration::from_hours(24 * 60);
 const RAN_SHORT_RETRY: Duration = Duration::from_secs(1);

@@ -78,6 +78,9 @@ impl Repos {
             return Err(Problem::new(Reason::RateLimited, detail).retry_after(RETRY).into());
         };
         let key = ConnectionKey { account, role: Role::from(integration.headless) };
+        if let Err(problem) = Accounts::check_active(&integration) {
+            return self.gate.conclude(asking.event(Outcome::Done).about(&key), Err(problem.into())).await;
+        }
         let listed = self.list(&allowed, &key, &integration.organization, filter).await;
         self.gate.conclude(asking.event(Outcome::Done).about(&key), listed).await
     }

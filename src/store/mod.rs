@@ -43,6 +43,7 @@ pub use rows::{
 use crate::clock::Clock;
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, Generation, LinkId, StoreId};
+use crate::reason::Reason;
 use sqlite::{Sqlite, connections, integrations, leases, links};
 
 /// The store of this process. Clones share it.
@@ -113,10 +114,13 @@ impl Store {
         self.sqlite.swap("write a connection", move |at| connections::commit(at.tx, &write)).await
     }
 
-    /// Forgets pause and failure of the account's live connections: what stood in their way is mended.
-    pub async fn clear_pause(&self, account: &AccountId) -> Result<(), StoreError> {
+    /// Forgets pause and failure of the account's live connections that failed for this reason: what
+    /// stood in their way is mended.
+    pub async fn clear_pause(&self, account: &AccountId, reason: Reason) -> Result<(), StoreError> {
         let account = account.clone();
-        self.sqlite.write("resume connections", move |at| connections::clear_pause(at.tx, &account)).await
+        self.sqlite
+            .write("resume connections", move |at| connections::clear_pause(at.tx, &account, reason))
+            .await
     }
 
     /// Makes refreshes due earlier, never later, where the generation is still the one seen.
@@ -249,6 +253,14 @@ impl Store {
         row: IntegrationRow,
     ) -> Result<Cas, StoreError> {
         self.sqlite.swap("write an integration", move |at| integrations::put(at.tx, expected, &row)).await
+    }
+
+    /// Deletes if the row still has the expected version.
+    pub async fn delete_integration(&self, account: &AccountId, expected: i64) -> Result<Cas, StoreError> {
+        let account = account.clone();
+        self.sqlite
+            .swap("delete an integration", move |at| integrations::delete(at.tx, &account, expected))
+            .await
     }
 
     /// Integrations in the order of their accounts, from behind `after`.

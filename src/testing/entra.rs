@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::connection::Identity;
-use crate::entra::{Answered, App, EntraError, TokenEndpoint, Verdict};
+use crate::entra::{Answered, App, EntraError, Proof, TokenEndpoint, Verdict};
 use crate::identify::{Identify, SignIn, Unidentified};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::vault::Integration;
@@ -117,7 +117,9 @@ impl TokenEndpoint for FakeEntra {
         let latency = {
             let mut state = self.state();
             state.spent.push(token.expose().to_owned());
-            state.secrets.push(app.secret.expose().to_owned());
+            if let Proof::Secret(secret) = &app.proof {
+                state.secrets.push(secret.expose().to_owned());
+            }
             state.latency
         };
         self.pass_gate().await;
@@ -132,6 +134,11 @@ impl TokenEndpoint for FakeEntra {
             Some(error) => Err(error),
             None => Ok(state.answer(token.expose())),
         }
+    }
+
+    async fn client_credentials(&self, app: &App<'_>) -> Result<Answered, EntraError> {
+        let answered = self.refresh(app, &RefreshToken::new("the app itself".to_owned())).await?;
+        Ok(Answered { refresh: None, ..answered })
     }
 }
 
@@ -195,7 +202,8 @@ mod tests {
         let app = App {
             tenant: &"11111111-1111-1111-1111-111111111111".parse().unwrap(),
             client_id: &"22222222-2222-2222-2222-222222222222".parse().unwrap(),
-            secret: &ClientSecret::new("s".into()),
+            proof: Proof::Secret(&ClientSecret::new("s".into())),
+            scopes: &[],
         };
         entra.refresh(&app, &RefreshToken::new(token.into())).await
     }

@@ -25,6 +25,7 @@ mod refresh;
 mod refresher;
 mod setback;
 mod slot;
+mod spend;
 #[cfg(test)]
 mod tests;
 

@@ -12,16 +12,15 @@ use std::time::Duration;
 
 use super::Refresh;
 use super::not_linked;
-use super::refresh::{RETRY_STORE, SLOW, app};
+use super::refresh::{RETRY_STORE, SLOW};
 use super::setback::Setback;
-use crate::accounts::PROBE_EVERY;
+use super::spend::Unspent;
 use crate::clock::later;
 use crate::connection::Identity;
 use crate::identify::{SignIn, Unidentified};
 use crate::reason::{Problem, Reason};
 use crate::vault::{
-    Connection, Ended, Held, Hold, ImportLease, Imported, Integration, LinkEnd, Live, StoredToken,
-    make_keep_alive_at,
+    Connection, Ended, Held, Hold, ImportLease, Imported, Integration, LinkEnd, Live, make_keep_alive_at,
 };
 
 impl Refresh {
@@ -65,53 +64,35 @@ impl Refresh {
         &self,
         hold: Hold,
         mut imported: Imported,
-        integration: &Integration,
+        integration: &Arc<Integration>,
     ) -> Option<(Hold, Imported)> {
         let now = self.clock.now().wall;
         if imported.held.as_ref().is_some_and(|held| now < held.token.expires_at) {
             return Some((hold, imported));
         }
-        let credential = match self.accounts.choose(integration) {
-            Ok(credential) => credential,
-            Err(problem) => {
-                self.set_back(&hold, self.setback(&hold, problem, None, PROBE_EVERY)).await;
+        let spent = match self.spend(&hold, integration.clone(), Some(&imported.grant)).await {
+            Ok(spent) => spent,
+            Err(Unspent { setback, rescued: None }) => {
+                self.set_back(&hold, setback).await;
                 return None;
             }
-        };
-        let answered = match self.entra.refresh(&app(integration, credential), &imported.grant).await {
-            Ok(answered) => answered,
-            Err(mut error) => {
-                let rescued = error.rescued.take();
-                let setback = self.judged(&hold, credential, &error).await;
-                let Some(grant) = rescued else {
-                    self.set_back(&hold, setback).await;
-                    return None;
-                };
-                // The rest of the answer is unusable, but this may be the only grant that still works.
+            Err(Unspent { setback, rescued: Some(grant) }) => {
                 imported.grant = grant;
                 let again = later(now, setback.pause.max(PROVE_AGAIN));
                 let connection = Connection::Imported(imported);
-                if let Some(generation) = self.commit(&hold, &connection, again).await {
+                if let Some(generation) = self.commit(&hold, &connection, Some(again)).await {
                     self.set_back(&hold.at(generation), setback).await;
                 }
                 return None;
             }
         };
-        imported.held = Some(Held {
-            token: StoredToken {
-                access: answered.access,
-                expires_at: later(now, answered.lifetime),
-                lifetime: answered.lifetime,
-                scopes: answered.scopes,
-            },
-            unverified_id_token: answered.id_token,
-        });
-        if let Some(grant) = answered.refresh {
+        imported.held = Some(Held { token: spent.token(), unverified_id_token: spent.answered.id_token });
+        if let Some(grant) = spent.answered.refresh {
             imported.grant = grant;
         }
         let connection = Connection::Imported(imported);
-        let generation = self.commit(&hold, &connection, later(now, PROVE_AGAIN)).await?;
-        self.accounts.accept(&hold.key.account, credential).await;
+        let generation = self.commit(&hold, &connection, Some(later(now, PROVE_AGAIN))).await?;
+        self.note_accepted(&hold, &spent.accepted).await;
         let Connection::Imported(imported) = connection else { unreachable!("it was made above") };
         Some((hold.at(generation), imported))
     }
@@ -140,7 +121,7 @@ impl Refresh {
         let Some(brought) = imported.held else { return };
         let connection = Connection::Live(Live {
             identity,
-            grant: imported.grant,
+            grant: Some(imported.grant),
             token: Some(brought.token),
             linked_at: imported.imported_at,
             linked_by: imported.imported_by,
@@ -148,7 +129,7 @@ impl Refresh {
             origin: Some(imported.origin),
         });
         let keep_alive = make_keep_alive_at(self.clock.now().wall);
-        if let Some(generation) = self.commit(hold, &connection, keep_alive).await {
+        if let Some(generation) = self.commit(hold, &connection, Some(keep_alive)).await {
             tracing::info!(connection.key = %hold.key, "an import was proven");
             self.committed(&hold.key, generation, &connection);
         }
@@ -159,7 +140,7 @@ impl Refresh {
         let now = self.clock.now().wall;
         let origin = Some(imported.origin.clone());
         let ended = Connection::Ended(Ended { at: now, identity: None, because: Some(end.reason), origin });
-        if let Some(generation) = self.commit(hold, &ended, now).await {
+        if let Some(generation) = self.commit(hold, &ended, None).await {
             tracing::warn!(
                 connection.key = %hold.key, imported.at = %imported.imported_at,
                 "an import proved to be somebody else's and was ended"

@@ -11,18 +11,18 @@ use jiff::Timestamp;
 use super::metrics::Outcome;
 use super::setback::Setback;
 use super::slot::{Slots, token_of};
+use super::spend::Unspent;
 use super::{Metrics, Used, not_linked};
-use crate::accounts::{Accounts, PROBE_EVERY};
+use crate::accounts::Accounts;
 use crate::clock::{Clock, later};
 use crate::connection::ConnectionKey;
-use crate::entra::{App, TokenEndpoint};
+use crate::entra::TokenEndpoint;
 use crate::identify::Identify;
-use crate::ids::Generation;
+use crate::ids::{CredentialId, Generation};
 use crate::reason::Problem;
 use crate::secret::{Fingerprint, RefreshToken};
 use crate::vault::{
-    Claimed, ClientCredential, Connection, Hold, Integration, Lease, Leased, Live, StoredToken, Vault,
-    VaultError, make_keep_alive_at,
+    Claimed, Connection, Hold, Lease, Leased, Live, StoredToken, Vault, VaultError, make_keep_alive_at,
 };
 
 /// What a refresh needs.
@@ -46,9 +46,10 @@ pub(super) struct Want {
 struct Landing {
     grant: Option<RefreshToken>,
     token: Option<StoredToken>,
-    refresh_at: Timestamp,
+    /// `None`: on demand only.
+    refresh_at: Option<Timestamp>,
     /// The credential that Entra took, to be noted once the grant is safe.
-    accepted: Option<ClientCredential>,
+    accepted: Option<CredentialId>,
     /// What is told instead of success, when only the grant was usable.
     setback: Option<Setback>,
 }
@@ -194,42 +195,31 @@ impl Refresh {
             Ok(None) => return Err(self.setback(hold, not_linked(&hold.key), None, SLOW)),
             Err(problem) => return Err(self.setback(hold, problem, None, RETRY_STORE)),
         };
-        let credential = match self.accounts.choose(&integration) {
-            Ok(credential) => credential,
-            Err(problem) => return Err(self.setback(hold, problem, None, PROBE_EVERY)),
-        };
-        // Before it is asked: a life counted from the answer's arrival would be too long.
-        let asked_at = self.clock.now().wall;
-        match self.entra.refresh(&app(&integration, credential), &lease.live.grant).await {
-            Ok(answered) => {
-                let token = StoredToken {
-                    access: answered.access,
-                    expires_at: later(asked_at, answered.lifetime),
-                    lifetime: answered.lifetime,
-                    scopes: answered.scopes,
-                };
-                let refresh_at = make_keep_alive_at(hold.store_now);
-                let accepted = Some(credential.clone());
-                Ok(Landing {
-                    grant: answered.refresh,
-                    token: Some(token),
-                    refresh_at,
-                    accepted,
-                    setback: None,
-                })
-            }
-            Err(mut error) => {
-                let rescued = error.rescued.take();
-                let setback = self.judged(hold, credential, &error).await;
-                let Some(grant) = rescued else {
+        let grant = lease.live.grant.as_ref();
+        match self.spend(hold, integration, grant).await {
+            Ok(spent) => Ok(Landing {
+                token: Some(spent.token()),
+                // A service principal has no window to keep open: its next use asks (design.md 6.5).
+                refresh_at: grant.map(|_| make_keep_alive_at(hold.store_now)),
+                grant: spent.answered.refresh.filter(|_| grant.is_some()),
+                accepted: Some(spent.accepted),
+                setback: None,
+            }),
+            Err(Unspent { setback, rescued }) => {
+                let Some(rescued) = rescued.filter(|_| grant.is_some()) else {
                     return Err(setback);
                 };
-                // The rest of the answer is unusable, but this may be the only grant that still works: it
-                // is kept, and the failure stays one.
+                // It is kept, and the failure stays one.
                 let setback = Setback { pause: setback.pause.max(RESCUED_PAUSE), ..setback };
-                let refresh_at = later(asked_at, setback.pause);
+                let refresh_at = Some(later(self.clock.now().wall, setback.pause));
                 let token = lease.live.token.clone();
-                Ok(Landing { grant: Some(grant), token, refresh_at, accepted: None, setback: Some(setback) })
+                Ok(Landing {
+                    grant: Some(rescued),
+                    token,
+                    refresh_at,
+                    accepted: None,
+                    setback: Some(setback),
+                })
             }
         }
     }
@@ -239,7 +229,7 @@ impl Refresh {
         let Lease { hold, live } = lease;
         let connection = Connection::Live(Live {
             // No new grant in the answer: the old one goes on (azure.md 5.5).
-            grant: landing.grant.unwrap_or(live.grant),
+            grant: landing.grant.or(live.grant),
             token: landing.token,
             refreshed_at: Some(self.clock.now().wall),
             ..live
@@ -249,7 +239,7 @@ impl Refresh {
         };
         self.committed(&hold.key, generation, &connection);
         if let Some(credential) = &landing.accepted {
-            self.accounts.accept(&hold.key.account, credential).await;
+            self.note_accepted(&hold, credential).await;
         }
         if let Some(setback) = landing.setback {
             self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
@@ -262,7 +252,7 @@ impl Refresh {
         &self,
         hold: &Hold,
         connection: &Connection,
-        refresh_at: Timestamp,
+        refresh_at: Option<Timestamp>,
     ) -> Option<Generation> {
         let began = self.clock.now().monotonic;
         let mut told = false;
@@ -337,10 +327,6 @@ impl Refresh {
         let until = self.clock.now().monotonic.saturating_add(pause);
         self.slots.slot(key).fail(problem, until);
     }
-}
-
-pub(super) fn app<'a>(integration: &'a Integration, credential: &'a ClientCredential) -> App<'a> {
-    App { tenant: &integration.tenant, client_id: &integration.client_id, secret: &credential.secret }
 }
 
 /// How often a row is looked at whose lease another replica holds (design.md 6.3).

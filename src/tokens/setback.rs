@@ -11,15 +11,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Refresh;
-use super::refresh::{RETRY_STORE, SLOW, TELL_MAX};
-use crate::accounts::PROBE_EVERY;
+use super::refresh::{SLOW, TELL_MAX};
 use crate::backoff::Backoff;
 use crate::clock::between;
 use crate::connection::{ConnectionKey, Failure};
 use crate::entra::{EntraError, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::secret::make_luck;
-use crate::vault::{ClientCredential, Hold};
+use crate::vault::Hold;
 
 /// Why a refresh brought nothing: what to tell callers, what to remember, when to try again.
 pub(super) struct Setback {
@@ -30,25 +29,11 @@ pub(super) struct Setback {
 
 impl Refresh {
     /// Turns Entra's refusal into what is told, remembered and waited for.
-    pub(super) async fn judged(
-        &self,
-        hold: &Hold,
-        credential: &ClientCredential,
-        error: &EntraError,
-    ) -> Setback {
+    pub(super) fn judged(&self, hold: &Hold, error: &EntraError) -> Setback {
         let reason = error.verdict.reason();
         match error.verdict {
-            Verdict::ClientCredential => {
-                if let Some(problem) = self.accounts.reject(&hold.key.account, &credential.id).await {
-                    return self.setback(hold, problem, error.code, PROBE_EVERY);
-                }
-                // A person has put another in its place meanwhile: that one is to be tried at once.
-                let detail = "the client secret was replaced during the refresh; ask again";
-                let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(RETRY_STORE);
-                self.setback(hold, problem, error.code, Duration::ZERO)
-            }
             Verdict::Relink { unmistakable } => self.relink(hold, error, unmistakable),
-            Verdict::Admin | Verdict::AppConfig | Verdict::Consent => {
+            Verdict::Admin | Verdict::AppConfig | Verdict::ClientCredential | Verdict::Consent => {
                 let problem = Problem::new(reason, refused(hold)).entra_code(error.code);
                 self.setback(hold, problem, error.code, SLOW)
             }

@@ -24,7 +24,8 @@ pub enum Connection {
 #[derive(Debug)]
 pub struct Live {
     pub identity: Identity,
-    pub grant: RefreshToken,
+    /// What Entra gave for a person; a service principal has none.
+    pub grant: Option<RefreshToken>,
     /// The last token, so that a restart is no refresh storm (design.md 6.4).
     pub token: Option<StoredToken>,
     pub linked_at: Timestamp,

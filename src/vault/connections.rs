@@ -10,6 +10,7 @@ use super::{Hold, Link, Vault, VaultError};
 use crate::clock::later;
 use crate::connection::{ConnectionKey, Identity};
 use crate::ids::{AccountId, Generation};
+use crate::reason::Reason;
 use crate::seal::Place;
 use crate::secret::make_luck;
 use crate::store::{Cas, ConnectionRow, ConnectionWrite};
@@ -33,15 +34,35 @@ impl Vault {
         Ok(rows.into_iter().map(open).collect())
     }
 
+    /// Keys of the account's live connections, at most `max`; imported and damaged ones live too.
+    pub async fn live_connections(
+        &self,
+        account: &AccountId,
+        max: usize,
+    ) -> Result<Vec<ConnectionKey>, VaultError> {
+        let (mut live, mut after) = (Vec::new(), None::<String>);
+        while live.len() < max {
+            let rows = self.store.connections(account, after.as_deref(), ROWS_AT_ONCE).await?;
+            let is_last = rows.len() < ROWS_AT_ONCE;
+            after = rows.last().map(|row| row.key.role.to_string());
+            live.extend(rows.into_iter().filter(|row| row.live).map(|row| row.key));
+            if is_last {
+                break;
+            }
+        }
+        live.truncate(max);
+        Ok(live)
+    }
+
     /// Writes what a refresh brought, if the connection is still the one that was leased.
     pub async fn commit_refresh(
         &self,
         hold: &Hold,
         refreshed: &Connection,
-        refresh_at: Timestamp,
+        refresh_at: Option<Timestamp>,
     ) -> Result<Generation, VaultError> {
         let from = (Some(hold.generation), hold.store_now);
-        let write = self.write(&hold.key, from, &refreshed.into(), Some(refresh_at));
+        let write = self.write(&hold.key, from, &refreshed.into(), refresh_at);
         let generation = write.generation;
         match self.store.commit(write).await? {
             Cas::Won => Ok(generation),
@@ -57,9 +78,9 @@ impl Vault {
         Ok(self.store.pull_refresh(pulls).await?)
     }
 
-    /// Lifts the pauses of an account: its client credential is new.
-    pub async fn lift_pauses(&self, account: &AccountId) -> Result<(), VaultError> {
-        Ok(self.store.clear_pause(account).await?)
+    /// Lifts the pauses of an account that were made for this reason.
+    pub async fn lift_pauses(&self, account: &AccountId, reason: Reason) -> Result<(), VaultError> {
+        Ok(self.store.clear_pause(account, reason).await?)
     }
 
     /// Who stands in the place of `key`, and at which generation: what a new link or a disconnect has to
@@ -121,7 +142,7 @@ impl Vault {
     }
 
     /// What was wiped still lies in the write-ahead log, sealed; a failure leaves it for the next time.
-    async fn forget_old_pages(&self) {
+    pub async fn forget_old_pages(&self) {
         if let Err(error) = self.store.compact().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -147,6 +168,21 @@ impl Vault {
         match self.store.connect(version, row, write).await? {
             Cas::Won => Ok(generation),
             Cas::Lost => Err(VaultError::Changed(link.key.to_string())),
+        }
+    }
+
+    /// Makes a connection that nobody linked, over whom stands there. It is refreshed on demand only.
+    pub async fn connect_app(
+        &self,
+        key: &ConnectionKey,
+        standing: &Standing,
+        connection: &Connection,
+    ) -> Result<Generation, VaultError> {
+        let write = self.write(key, (standing.generation, standing.store_now), &connection.into(), None);
+        let generation = write.generation;
+        match self.store.commit(write).await? {
+            Cas::Won => Ok(generation),
+            Cas::Lost => Err(VaultError::Changed(key.to_string())),
         }
     }
 
@@ -213,5 +249,7 @@ const TABLE: &str = "connection";
 const DISCONNECTED: &str = "The connection was disconnected. Begin the link again.";
 /// A refresh lands between read and write at most this often in a row.
 const RACES_MAX: usize = 5;
+/// A page of rows in memory, some kilobytes each.
+const ROWS_AT_ONCE: usize = 200;
 const KEEP_ALIVE: Duration = Duration::from_hours(7 * 24);
 const KEEP_ALIVE_SPREAD: Duration = Duration::from_hours(24);

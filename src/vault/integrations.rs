@@ -8,9 +8,9 @@ use url::Url;
 use super::record::{self, IntegrationForm};
 use super::{Vault, VaultError};
 use crate::connection::HeadlessIdentity;
-use crate::ids::{AccountId, ClientId, CredentialId, Organization, TenantId};
+use crate::ids::{AccountId, ClientId, CredentialId, DevopsScope, Label, Organization, SourceName, TenantId};
 use crate::seal::Place;
-use crate::secret::{ClientSecret, hash_text};
+use crate::secret::{ClientSecret, PrivateKey, hash_text, make_random_text};
 use crate::store::{Cas, IntegrationRow};
 
 /// An account's organization, tenant, app and client credentials.
@@ -24,16 +24,28 @@ pub struct Integration {
     pub client_id: ClientId,
     pub public_url: Url,
     pub headless: HeadlessIdentity,
+    /// What users are asked for; `user_impersonation` if empty.
+    pub scopes: Vec<DevopsScope>,
+    /// Releases and lists stand still.
+    pub suspension: Option<Suspension>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// In the order in which they are tried.
     pub credentials: Vec<ClientCredential>,
+}
+
+/// Who stopped an account's releases, and why.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Suspension {
+    pub since: Timestamp,
+    pub actor: Option<Label>,
+    pub note: Option<Label>,
 }
 
 #[derive(Clone, Debug)]
 pub struct ClientCredential {
     pub id: CredentialId,
-    pub secret: Arc<ClientSecret>,
-    pub(super) salt: String,
+    pub means: Means,
     pub added_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     /// When Entra first accepted it.
@@ -42,22 +54,87 @@ pub struct ClientCredential {
     pub rejected_at: Option<Timestamp>,
 }
 
-impl ClientCredential {
-    pub fn new(
-        id: CredentialId,
-        secret: ClientSecret,
-        added_at: Timestamp,
-        expires_at: Option<Timestamp>,
-    ) -> Self {
-        let salt = crate::secret::make_random_text();
-        Self { id, secret: Arc::new(secret), salt, added_at, expires_at, proven_at: None, rejected_at: None }
+/// What a client credential is made of.
+#[derive(Clone, Debug)]
+pub enum Means {
+    Secret {
+        secret: Arc<ClientSecret>,
+        /// Keys the fingerprint that people see, so that it cannot be searched for in a leak.
+        salt: String,
+    },
+    Certificate {
+        /// SHA-256 of the certificate's DER, in hex.
+        fingerprint: String,
+        key: Arc<PrivateKey>,
+    },
+    /// The assertion itself is read from the source's file at each use, and never stored.
+    Federated { source: SourceName },
+}
+
+impl Means {
+    pub fn secret(secret: ClientSecret) -> Self {
+        Self::Secret { secret: Arc::new(secret), salt: make_random_text() }
     }
 
-    /// Names the secret for people. Keyed by a salt that only the sealed record has.
+    fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Secret { secret: one, .. }, Self::Secret { secret: two, .. }) => {
+                one.expose() == two.expose()
+            }
+            (Self::Certificate { fingerprint: one, .. }, Self::Certificate { fingerprint: two, .. }) => {
+                one == two
+            }
+            (Self::Federated { source: one }, Self::Federated { source: two }) => one == two,
+            _ => false,
+        }
+    }
+}
+
+impl ClientCredential {
+    pub fn new(id: CredentialId, means: Means, added_at: Timestamp, expires_at: Option<Timestamp>) -> Self {
+        Self { id, means, added_at, expires_at, proven_at: None, rejected_at: None }
+    }
+
+    /// Names the credential for people. Of a secret it is keyed by a salt that only the sealed record has.
     pub fn fingerprint(&self) -> String {
-        let mut hash = hash_text(&format!("{}{}", self.salt, self.secret.expose()));
-        hash.truncate(FINGERPRINT_LEN);
-        hash
+        match &self.means {
+            Means::Secret { secret, salt } => {
+                let mut hash = hash_text(&format!("{salt}{}", secret.expose()));
+                hash.truncate(FINGERPRINT_LEN);
+                hash
+            }
+            Means::Certificate { fingerprint, .. } => fingerprint.clone(),
+            Means::Federated { source } => source.to_string(),
+        }
+    }
+
+    /// What people call it.
+    pub fn kind(&self) -> &'static str {
+        match self.means {
+            Means::Secret { .. } => "client secret",
+            Means::Certificate { .. } => "client certificate",
+            Means::Federated { .. } => "federated assertion",
+        }
+    }
+
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Neither expired nor refused by Entra.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.rejected_at.is_none() && !self.has_expired(now)
+    }
+}
+
+impl Integration {
+    /// The credential made of the same.
+    pub fn credential_of(&mut self, means: &Means) -> Option<&mut ClientCredential> {
+        self.credentials.iter_mut().find(|credential| credential.means.is_same_as(means))
+    }
+
+    pub fn credential(&self, id: &CredentialId) -> Option<&ClientCredential> {
+        self.credentials.iter().find(|credential| credential.id == *id)
     }
 }
 
@@ -86,7 +163,11 @@ impl Vault {
     /// Writes it against the version it was read at; returns it with its new version.
     pub async fn put_integration(&self, mut integration: Integration) -> Result<Integration, VaultError> {
         let expected = (integration.version != 0).then_some(integration.version);
-        let version = integration.version + 1;
+        // A first version follows the clock, so that one never comes back after a deletion.
+        let version = match integration.version {
+            0 => integration.updated_at.as_microsecond().max(1),
+            version => version + 1,
+        };
         let plain = record::write(&IntegrationForm::from(&integration));
         let place = Place { table: TABLE, key: integration.account.as_str(), generation: version };
         let row = IntegrationRow {
@@ -103,6 +184,17 @@ impl Vault {
         }
     }
 
+    /// Deletes it at the version it was read at, and wipes what it held.
+    pub async fn delete_integration(&self, integration: &Integration) -> Result<(), VaultError> {
+        match self.store.delete_integration(&integration.account, integration.version).await? {
+            Cas::Won => {
+                self.forget_old_pages().await;
+                Ok(())
+            }
+            Cas::Lost => Err(VaultError::Changed(format!("integration {}", integration.account))),
+        }
+    }
+
     fn open_integration(&self, row: &IntegrationRow) -> Result<Integration, VaultError> {
         let name = format!("integration {}", row.account);
         let place = Place { table: TABLE, key: row.account.as_str(), generation: row.version };
@@ -110,8 +202,9 @@ impl Vault {
             .sealer
             .open(&place, &row.sealed)
             .map_err(|source| VaultError::Sealed { key: name.clone(), source })?;
-        let form: IntegrationForm<'_> = record::read(&plain).ok_or(VaultError::Damaged(name))?;
-        Ok(form.into_integration(row.account.clone(), row.version))
+        let form: Option<IntegrationForm<'_>> = record::read(&plain);
+        let integration = form.and_then(|form| form.into_integration(row.account.clone(), row.version));
+        integration.ok_or(VaultError::Damaged(name))
     }
 }
 

@@ -18,7 +18,7 @@ mod record;
 
 pub use connection::{Connection, Ended, Held, Imported, Live, Opened, Standing, StoredToken};
 pub use connections::make_keep_alive_at;
-pub use integrations::{ClientCredential, Integration};
+pub use integrations::{ClientCredential, Integration, Means, Suspension};
 pub use leases::{Claimed, Hold, ImportLease, Lease, Leased};
 pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 

@@ -9,39 +9,65 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::judge::{Facts, judge};
-use super::{Answered, App, EntraError, SCOPES, Verdict};
+use super::{APP_SCOPE, Answered, App, EntraError, Proof, Verdict, certificate, scope_text};
+use crate::ids::ObjectId;
 use crate::outgoing::{Answer, Limits, Outgoing, under};
 use crate::secret::{
-    AccessToken, AuthorizationCode, PkceVerifier, RawIdToken, RefreshToken, hash_text, make_random_text,
+    AccessToken, AuthorizationCode, ClientAssertion, PkceVerifier, RawIdToken, RefreshToken, make_random_guid,
 };
 
 /// What is exchanged for a token.
 pub(super) enum Grant<'a> {
     Code { code: &'a AuthorizationCode, verifier: &'a PkceVerifier, redirect_uri: &'a Url },
     Refresh(&'a RefreshToken),
+    ClientCredentials,
 }
 
 pub(super) async fn ask(
     outgoing: &Outgoing,
     authority: &Url,
+    now: Timestamp,
     app: &App<'_>,
     grant: &Grant<'_>,
 ) -> Result<Answered, EntraError> {
     let endpoint = under(authority, &[app.tenant.as_str(), "oauth2", "v2.0", "token"]);
+    let signed = match &app.proof {
+        Proof::Certificate { fingerprint, key } => {
+            Some(certificate::sign(app.client_id, endpoint.as_str(), fingerprint, key, now)?)
+        }
+        Proof::Secret(_) | Proof::Assertion(_) => None,
+    };
+    let scope = match grant {
+        Grant::Code { .. } | Grant::Refresh(_) => scope_text(app.scopes),
+        Grant::ClientCredentials => APP_SCOPE.to_owned(),
+    };
     let request = outgoing
         .post(endpoint)
         .header("accept", "application/json")
-        .header("client-request-id", make_request_id())
+        .header("client-request-id", make_random_guid())
         .header("return-client-request-id", "true")
-        .form(&form(app, grant));
-    read(&outgoing.send(request, LIMITS).await?)
+        .form(&form(app, grant, &scope, signed.as_ref()));
+    let mut answered = read(&outgoing.send(request, LIMITS).await?)?;
+    if let Grant::ClientCredentials = grant {
+        // Entra names none here (azure.md 1.4), and nothing less can be had.
+        answered.scopes = vec![scope];
+    }
+    Ok(answered)
 }
 
-fn form<'a>(app: &'a App<'_>, grant: &'a Grant<'_>) -> Vec<(&'static str, &'a str)> {
+fn form<'a>(
+    app: &'a App<'_>,
+    grant: &'a Grant<'_>,
+    scope: &'a str,
+    signed: Option<&'a ClientAssertion>,
+) -> Vec<(&'static str, &'a str)> {
     let mut fields = match grant {
         Grant::Code { code, verifier, redirect_uri } => vec![
             ("grant_type", "authorization_code"),
@@ -50,10 +76,22 @@ fn form<'a>(app: &'a App<'_>, grant: &'a Grant<'_>) -> Vec<(&'static str, &'a st
             ("redirect_uri", redirect_uri.as_str()),
         ],
         Grant::Refresh(token) => vec![("grant_type", "refresh_token"), ("refresh_token", token.expose())],
+        Grant::ClientCredentials => vec![("grant_type", "client_credentials")],
     };
     fields.push(("client_id", app.client_id.as_str()));
-    fields.push(("client_secret", app.secret.expose()));
-    fields.push(("scope", SCOPES));
+    fields.push(("scope", scope));
+    let assertion = match &app.proof {
+        Proof::Secret(secret) => {
+            fields.push(("client_secret", secret.expose()));
+            None
+        }
+        Proof::Certificate { .. } => signed,
+        Proof::Assertion(assertion) => Some(*assertion),
+    };
+    if let Some(assertion) = assertion {
+        fields.push(("client_assertion_type", ASSERTION_TYPE));
+        fields.push(("client_assertion", assertion.expose()));
+    }
     fields
 }
 
@@ -112,11 +150,15 @@ fn parse_scopes(value: Option<&Value>) -> Vec<String> {
     texts.iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect()
 }
 
-/// A random GUID, by which Microsoft's support finds our request.
-fn make_request_id() -> String {
-    let hex = hash_text(&make_random_text());
-    format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
+/// Whose token it says it is. Not verified, and a client should not look inside (azure.md 2.1): only for a
+/// token that Entra itself has just given us, whose service principal nothing else names.
+pub fn unverified_object_id(token: &AccessToken) -> Option<ObjectId> {
+    let payload = token.expose().split('.').nth(1)?;
+    let claims: Map<String, Value> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    claims.get("oid")?.as_str()?.parse().ok()
 }
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The deadline is shorter than the lease of a refresh (design.md 6.1); the size is far above any
 /// real answer (threat T10).

@@ -104,25 +104,63 @@ fn each_grant_sends_its_fields_and_always_the_same_scope() {
     let app = App {
         tenant: &"11111111-1111-1111-1111-111111111111".parse().unwrap(),
         client_id: &"22222222-2222-2222-2222-222222222222".parse().unwrap(),
-        secret: &crate::secret::ClientSecret::new("the~secret".into()),
+        proof: Proof::Secret(&crate::secret::ClientSecret::new("the~secret".into())),
+        scopes: &[],
     };
+    let scope = scope_text(app.scopes);
     let token = RefreshToken::new("the-refresh".into());
     let grant = Grant::Refresh(&token);
-    let names: Vec<_> = form(&app, &grant).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["grant_type", "refresh_token", "client_id", "client_secret", "scope"]);
+    let names: Vec<_> = form(&app, &grant, &scope, None).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["grant_type", "refresh_token", "client_id", "scope", "client_secret"]);
     let redirect_uri = "https://a.example/complete/azure_active_directory".parse().unwrap();
     let (code, verifier) = (AuthorizationCode::new("c".into()), PkceVerifier::new("v".into()));
     let grant = Grant::Code { code: &code, verifier: &verifier, redirect_uri: &redirect_uri };
-    let fields = form(&app, &grant);
+    let fields = form(&app, &grant, &scope, None);
     assert!(fields.contains(&("redirect_uri", "https://a.example/complete/azure_active_directory")));
     assert!(fields.contains(&("code_verifier", "v")));
-    assert!(fields.contains(&("scope", SCOPES)));
+    assert!(fields.contains(&("scope", scope.as_str())));
+}
+
+#[test]
+fn an_assertion_stands_in_the_place_of_a_secret() {
+    let assertion = ClientAssertion::new("the.signed.one".into());
+    let app = App {
+        tenant: &"11111111-1111-1111-1111-111111111111".parse().unwrap(),
+        client_id: &"22222222-2222-2222-2222-222222222222".parse().unwrap(),
+        proof: Proof::Assertion(&assertion),
+        scopes: &[],
+    };
+    let fields = form(&app, &Grant::ClientCredentials, APP_SCOPE, None);
+    assert!(fields.contains(&("client_assertion", "the.signed.one")));
+    assert!(fields.contains(&("client_assertion_type", ASSERTION_TYPE)));
+    assert!(fields.iter().all(|(name, _)| *name != "client_secret"));
+}
+
+#[test]
+fn narrower_scopes_are_asked_for_by_name() {
+    let scopes = ["vso.code".parse().unwrap(), "vso.project".parse().unwrap()];
+    let resource = "499b84ac-1321-427f-aa17-267ca6975798";
+    assert_eq!(
+        scope_text(&scopes),
+        format!("{resource}/vso.code {resource}/vso.project offline_access openid profile email")
+    );
+    assert!(scope_text(&[]).starts_with(&format!("{resource}/user_impersonation offline_access")));
+}
+
+#[test]
+fn whose_token_it_is_is_read_where_it_can_be() {
+    let payload = URL_SAFE_NO_PAD.encode(r#"{"oid":"33333333-3333-3333-3333-333333333333"}"#);
+    let read = |text: String| unverified_object_id(&AccessToken::new(text)).map(|id| id.to_string());
+    assert_eq!(read(format!("x.{payload}.y")).as_deref(), Some("33333333-3333-3333-3333-333333333333"));
+    for odd in ["", "opaque", "x.y.z", "x..z"] {
+        assert_eq!(read(odd.to_owned()), None);
+    }
 }
 
 #[test]
 fn a_request_id_has_the_shape_of_a_random_guid() {
-    let id = make_request_id();
+    let id = make_random_guid();
     assert!(id.parse::<crate::ids::ObjectId>().is_ok(), "{id}");
     assert_eq!(id.as_bytes()[14], b'4');
-    assert_ne!(id, make_request_id());
+    assert_ne!(id, make_random_guid());
 }

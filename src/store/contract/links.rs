@@ -115,6 +115,10 @@ pub(super) async fn integrations_are_swapped_and_listed(store: &Store) -> Result
     assert_eq!(store.integration(&name("a")).await?, Some(row("a", 2)));
     assert_eq!(store.integrations(None, 1).await?, [row("a", 2)]);
     assert_eq!(store.integrations(Some(&name("a")), 10).await?, [row("b", 1)]);
+
+    assert_eq!(store.delete_integration(&name("a"), 1).await?, Cas::Lost);
+    won(store.delete_integration(&name("a"), 2).await?);
+    assert_eq!(store.integration(&name("a")).await?, None);
     Ok(())
 }
 

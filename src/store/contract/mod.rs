@@ -136,9 +136,11 @@ async fn a_failure_pauses_until_success_or_mending(store: &Store) -> Result<(), 
     assert_eq!(store.claim(&key("acme"), LEASE).await?, paused);
     assert!(store.claim_due(10, LEASE).await?.is_empty());
 
-    store.clear_pause(&name("other")).await?;
+    let reason = failure(claimed.store_now).reason;
+    store.clear_pause(&name("other"), reason).await?;
+    store.clear_pause(&name("acme"), crate::reason::Reason::SnapshotGone).await?;
     assert_eq!(store.claim(&key("acme"), LEASE).await?, paused);
-    store.clear_pause(&name("acme")).await?;
+    store.clear_pause(&name("acme"), reason).await?;
     let claimed = claim(store, "acme", LEASE).await?;
     assert_eq!((claimed.row.retry_at, &claimed.row.failure), (None, &None));
 

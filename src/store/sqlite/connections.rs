@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use super::columns::{micros, text, time};
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, Generation};
+use crate::reason::Reason;
 use crate::store::rows::{Cas, ConnectionRow, ConnectionWrite};
 
 pub(in crate::store) fn load(
@@ -67,12 +68,17 @@ pub(in crate::store) fn commit(tx: &Transaction<'_>, write: &ConnectionWrite) ->
     Ok(Cas::of_changed_rows(changed))
 }
 
-pub(in crate::store) fn clear_pause(tx: &Transaction<'_>, account: &AccountId) -> rusqlite::Result<()> {
+pub(in crate::store) fn clear_pause(
+    tx: &Transaction<'_>,
+    account: &AccountId,
+    reason: Reason,
+) -> rusqlite::Result<()> {
+    // What somebody else wrote there may be no JSON.
     tx.prepare_cached(
         "UPDATE connections SET retry_at = NULL, failure = NULL WHERE account = ?1 AND live = 1
-         AND (retry_at IS NOT NULL OR failure IS NOT NULL)",
+         AND CASE WHEN json_valid(failure) THEN failure ->> '$.reason' = ?2 END",
     )?
-    .execute([account.as_str()])
+    .execute([account.as_str(), reason.as_str()])
     .map(drop)
 }
 

@@ -38,6 +38,17 @@ pub(in crate::store) fn put(
     Ok(Cas::of_changed_rows(changed))
 }
 
+pub(in crate::store) fn delete(
+    tx: &Transaction<'_>,
+    account: &AccountId,
+    expected: i64,
+) -> rusqlite::Result<Cas> {
+    let deleted = tx
+        .prepare_cached("DELETE FROM integrations WHERE account = ?1 AND version = ?2")?
+        .execute(params![account.as_str(), expected])?;
+    Ok(Cas::of_changed_rows(deleted))
+}
+
 pub(in crate::store) fn list(
     tx: &Transaction<'_>,
     after: &str,

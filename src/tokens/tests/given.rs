@@ -24,7 +24,7 @@ impl Given {
         let clock = Arc::new(RuntimeClock::default());
         let vault = Arc::new(make_vault(folder.path(), clock.clone()).await);
         let entra = FakeEntra::default();
-        let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone()));
+        let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone(), Sources::default()));
         let shared = Arc::new(entra.clone());
         let refresh = Refresh::new(vault.clone(), accounts, shared.clone(), shared, clock.clone());
         let config = RefreshConfig { concurrency: 4, tick };
@@ -110,9 +110,11 @@ fn integration(now: Timestamp) -> Integration {
         client_id: GUID.parse().unwrap(),
         public_url: "https://platform.example".parse().unwrap(),
         headless: crate::connection::HeadlessIdentity::ServiceUser,
+        scopes: Vec::new(),
+        suspension: None,
         created_at: now,
         updated_at: now,
-        credentials: vec![ClientCredential::new("one".parse().unwrap(), secret, now, None)],
+        credentials: vec![ClientCredential::new("one".parse().unwrap(), Means::secret(secret), now, None)],
     }
 }
 
@@ -146,7 +148,7 @@ fn a_grant_of(whose: &str, now: Timestamp) -> Live {
             login: format!("{whose}@contoso.com"),
             display_name: whose.to_owned(),
         },
-        grant: RefreshToken::new(format!("grant-of-{whose}-0")),
+        grant: Some(RefreshToken::new(format!("grant-of-{whose}-0"))),
         token: None,
         linked_at: now,
         linked_by: None,

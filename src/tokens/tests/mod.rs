@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Sources};
 use crate::caller::Caller;
 use crate::connection::Role;
 use crate::entra::{EntraError, Verdict};
@@ -19,7 +19,7 @@ use crate::seal::{Keyring, Sealer};
 use crate::secret::{ClientSecret, RefreshToken};
 use crate::store::Store;
 use crate::testing::{FakeEntra, RuntimeClock};
-use crate::vault::{ClientCredential, Connection, Integration, Link, LinkPhase, Opened, Vault};
+use crate::vault::{ClientCredential, Connection, Integration, Link, LinkPhase, Means, Opened, Vault};
 
 use given::*;
 
@@ -167,7 +167,7 @@ async fn f11_a_refused_grant_needs_confirmation_and_is_kept() {
     assert_eq!(given.entra.spent().len(), 2, "nothing retries what only a person can mend");
     let row = given.row().await;
     let Connection::Live(live) = &row.connection else { panic!("the link is lost") };
-    assert_eq!(live.grant.expose(), "grant-of-old-0");
+    assert_eq!(live.grant.as_ref().unwrap().expose(), "grant-of-old-0");
 }
 
 /// P4: a bad client secret ends no connection, and a new one resumes all.
@@ -210,7 +210,7 @@ async fn f09_the_grant_of_an_unusable_answer_is_kept_and_no_storm_follows() {
     }
     assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable));
     assert!(
-        matches!(given.row().await.connection, Connection::Live(live) if live.grant.expose() == "grant-of-old-7")
+        matches!(given.row().await.connection, Connection::Live(live) if live.grant.as_ref().unwrap().expose() == "grant-of-old-7")
     );
     sleep(Duration::from_mins(1)).await;
     assert!(given.entra.spent().len() <= 2, "{:?}", given.entra.spent());

@@ -1,0 +1,173 @@
+//! Adding and removing client credentials.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Integrations;
+use crate::accounts::Edit;
+use crate::entra::{CertificateError, read_certificate};
+use crate::event::Outcome;
+use crate::gate::Asking;
+use crate::ids::{AccountId, CredentialId, SourceName};
+use crate::policy::Permission;
+use crate::reason::Refused;
+use crate::secret::{ClientSecret, PrivateKey, make_random_text};
+use crate::vault::{ClientCredential, Integration, Means};
+
+/// A client credential as a caller tells it.
+pub enum NewCredential {
+    Secret { secret: ClientSecret, expires_at: Option<Timestamp> },
+    Certificate { pem: String, key: PrivateKey },
+    Federated { source: SourceName },
+}
+
+impl Integrations {
+    /// Adds it as the last one; a proof is under way when this answers.
+    pub async fn add_credential(
+        &self,
+        asking: Asking,
+        account: AccountId,
+        new: NewCredential,
+    ) -> Result<ClientCredential, Refused> {
+        let this = self.clone();
+        let work = async move {
+            let allowed = this.gate.allow(&asking, Permission::IntegrationsWrite, &account).await?;
+            let account = allowed.account();
+            let added = this.add_allowed(account, new).await;
+            if let Ok(None) = added {
+                return Err(this.gate.denied(&asking, Some(account)).await);
+            }
+            let mut event = asking.event(Outcome::Done);
+            event.account = Some(account.clone());
+            event.credential =
+                added.as_ref().ok().and_then(|added| added.as_ref()).map(|added| added.id.clone());
+            let added = added.and_then(|added| added.ok_or(Refused::Denied));
+            let added = this.gate.conclude(event, added).await?;
+            if !added.is_in_force(this.clock.now().wall) || added.proven_at.is_none() {
+                this.proofs.ask(account, &added.id);
+            }
+            Ok(added)
+        };
+        self.in_task(work).await
+    }
+
+    /// `None`: the account has no integration.
+    async fn add_allowed(
+        &self,
+        account: &AccountId,
+        new: NewCredential,
+    ) -> Result<Option<ClientCredential>, Refused> {
+        let now = self.clock.now().wall;
+        let (means, expires_at) = self.check(new, now)?;
+        let edited = self.accounts.change(account, |before| {
+            let Some(mut integration) = before else { return Ok(Edit::Leave(None)) };
+            let new = ClientCredential::new(make_id(), means.clone(), now, expires_at);
+            let added = add(&mut integration, new)?;
+            Ok(Edit::Write(Box::new(integration), Some(added)))
+        });
+        Ok(edited.await?.told)
+    }
+
+    /// What can be told without asking Entra.
+    fn check(&self, new: NewCredential, now: Timestamp) -> Result<(Means, Option<Timestamp>), Refused> {
+        match new {
+            NewCredential::Secret { secret, expires_at } => Ok((Means::secret(secret), expires_at)),
+            NewCredential::Certificate { pem, key } => {
+                let facts = read_certificate(&pem, &key).map_err(|error| {
+                    let field = match error {
+                        CertificateError::Certificate => "certificate_pem",
+                        CertificateError::Key | CertificateError::Mismatch => "private_key_pem",
+                    };
+                    Refused::invalid(field, error.to_string())
+                })?;
+                if facts.expires_at <= now {
+                    return Err(Refused::invalid("certificate_pem", "has expired"));
+                }
+                let means = Means::Certificate { fingerprint: facts.fingerprint, key: Arc::new(key) };
+                Ok((means, Some(facts.expires_at)))
+            }
+            NewCredential::Federated { source } => {
+                if !self.accounts.sources().has(&source) {
+                    let problem = "is not the name of a federated source in the broker's configuration";
+                    return Err(Refused::invalid("federated_source", problem));
+                }
+                Ok((Means::Federated { source }, None))
+            }
+        }
+    }
+
+    /// Removes and wipes it. The last one in force under live connections stays, unless forced.
+    pub async fn remove_credential(
+        &self,
+        asking: Asking,
+        account: AccountId,
+        credential: CredentialId,
+        force: bool,
+    ) -> Result<Arc<Integration>, Refused> {
+        let this = self.clone();
+        let work = async move {
+            let allowed = this.gate.allow(&asking, Permission::IntegrationsWrite, &account).await?;
+            let account = allowed.account();
+            let mut event = asking.event(Outcome::Done);
+            event.account = Some(account.clone());
+            event.credential = Some(credential.clone());
+            let removed = this.remove_allowed(account, &credential, force).await;
+            if let Ok(None) = removed {
+                return Err(this.gate.denied(&asking, Some(account)).await);
+            }
+            let removed = removed.and_then(|removed| removed.ok_or(Refused::Denied));
+            this.gate.conclude(event, removed).await
+        };
+        self.in_task(work).await
+    }
+
+    /// `None`: the account has no integration.
+    async fn remove_allowed(
+        &self,
+        account: &AccountId,
+        credential: &CredentialId,
+        force: bool,
+    ) -> Result<Option<Arc<Integration>>, Refused> {
+        let is_needed = !force && !self.vault.live_connections(account, 1).await?.is_empty();
+        let now = self.clock.now().wall;
+        let edited = self.accounts.change(account, |before| {
+            let Some(mut integration) = before else { return Ok(Edit::Leave(())) };
+            let place = integration.credentials.iter().position(|one| one.id == *credential);
+            let place = place.ok_or(Refused::NotFound("the client credential"))?;
+            let removed = integration.credentials.remove(place);
+            let another = integration.credentials.iter().any(|one| one.is_in_force(now));
+            if is_needed && removed.is_in_force(now) && !another {
+                let detail = "it is the last client credential in force under live connections: add another one first, or force it";
+                return Err(Refused::Precondition(detail.into()));
+            }
+            integration.updated_at = now;
+            Ok(Edit::Write(Box::new(integration), ()))
+        });
+        let integration = edited.await?.integration;
+        self.vault.forget_old_pages().await;
+        Ok(integration)
+    }
+}
+
+/// Puts `new` last, unless it is there already; answers the one that stands.
+pub(super) fn add(integration: &mut Integration, new: ClientCredential) -> Result<ClientCredential, Refused> {
+    if let Some(known) = integration.credential_of(&new.means) {
+        known.expires_at = new.expires_at.or(known.expires_at);
+        return Ok(known.clone());
+    }
+    if CREDENTIALS_MAX <= integration.credentials.len() {
+        let detail = "the integration has 8 client credentials: remove one that is not needed any more";
+        return Err(Refused::Precondition(detail.into()));
+    }
+    integration.credentials.push(new.clone());
+    integration.updated_at = new.added_at;
+    Ok(new)
+}
+
+pub(super) fn make_id() -> CredentialId {
+    make_random_text().parse().expect("base64url is a name")
+}
+
+/// Enough for a rotation in which something went wrong, twice.
+const CREDENTIALS_MAX: usize = 8;

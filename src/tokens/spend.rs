@@ -1,0 +1,88 @@
+//! One token request of a connection: with the client credential in force, or the next one.
+//!
+//! A refusal of the client comes before the grant is spent (azure.md 6.3), so that the next credential may
+//! ask with the same grant, in the same refresh: no caller waits for it.
+
+use jiff::Timestamp;
+
+use super::Refresh;
+use super::setback::Setback;
+use crate::accounts::PROBE_EVERY;
+use crate::clock::later;
+use crate::entra::{Answered, Verdict};
+use crate::ids::CredentialId;
+use crate::secret::RefreshToken;
+use crate::vault::{Hold, Integration, StoredToken};
+
+/// What Entra gave.
+pub(super) struct Spent {
+    pub(super) answered: Answered,
+    pub(super) asked_at: Timestamp,
+    /// The credential that Entra took, to be noted once the grant is safe.
+    pub(super) accepted: CredentialId,
+}
+
+/// Why it gave nothing that can be used.
+pub(super) struct Unspent {
+    pub(super) setback: Setback,
+    /// The rest of the answer was unusable, but this may be the only grant that still works.
+    pub(super) rescued: Option<RefreshToken>,
+}
+
+impl Refresh {
+    /// Spends the grant; without one, asks for the app itself.
+    pub(super) async fn spend(
+        &self,
+        hold: &Hold,
+        integration: std::sync::Arc<Integration>,
+        grant: Option<&RefreshToken>,
+    ) -> Result<Spent, Unspent> {
+        let mut attempts = self.accounts.attempts(integration);
+        let mut code = None;
+        loop {
+            let chosen = match attempts.next().await {
+                Ok(chosen) => chosen,
+                Err(problem) => {
+                    let pause = problem.retry_after.unwrap_or(PROBE_EVERY);
+                    return Err(Unspent { setback: self.setback(hold, problem, code, pause), rescued: None });
+                }
+            };
+            // Before it is asked: a life counted from the answer's arrival would be too long.
+            let asked_at = self.clock.now().wall;
+            let asked = match grant {
+                Some(grant) => self.entra.refresh(&chosen.app(), grant).await,
+                None => self.entra.client_credentials(&chosen.app()).await,
+            };
+            match asked {
+                Ok(answered) => return Ok(Spent { answered, asked_at, accepted: chosen.credential.id }),
+                Err(error) if error.verdict == Verdict::ClientCredential => {
+                    code = error.code;
+                    attempts.rejected(&chosen).await;
+                }
+                Err(mut error) => {
+                    let rescued = error.rescued.take();
+                    return Err(Unspent { setback: self.judged(hold, &error), rescued });
+                }
+            }
+        }
+    }
+
+    /// Entra took the credential: what waited for it goes on.
+    pub(super) async fn note_accepted(&self, hold: &Hold, credential: &CredentialId) {
+        let account = &hold.key.account;
+        if self.accounts.accept(account, credential).await {
+            self.slots.forgive(account);
+        }
+    }
+}
+
+impl Spent {
+    pub(super) fn token(&self) -> StoredToken {
+        StoredToken {
+            access: self.answered.access.clone(),
+            expires_at: later(self.asked_at, self.answered.lifetime),
+            lifetime: self.answered.lifetime,
+            scopes: self.answered.scopes.clone(),
+        }
+    }
+}

@@ -48,8 +48,8 @@ pub struct Put {
     /// Who answers when no developer is named
     #[arg(long, value_enum, default_value = "service-user")]
     headless: Headless,
-    /// A delegated permission of Azure DevOps to ask users for, such as vso.code; may be repeated
-    /// [default: user_impersonation]
+    /// A delegated permission of Azure DevOps to ask users for, such as vso.code; may be repeated.
+    /// Without it everything the user may do
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
     /// Go on although live connections end by it

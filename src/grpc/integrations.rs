@@ -232,9 +232,10 @@ fn registration(asked: &pb::PutIntegrationRequest, secret: String) -> Result<Reg
         public_url: parse_public_url(&asked.public_url)?,
         headless,
         scopes: scopes(&asked.devops_scopes)?,
-        secret: match secret.is_empty() {
-            true => None,
-            false => Some((Means::secret(client_secret(secret)?), expires_at)),
+        secret: if secret.is_empty() {
+            None
+        } else {
+            Some((Means::secret(client_secret(secret)?), expires_at))
         },
         force: asked.force,
     })

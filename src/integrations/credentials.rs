@@ -34,20 +34,15 @@ impl Integrations {
         let work = async move {
             let allowed = this.gate.allow(&asking, Permission::IntegrationsWrite, &account).await?;
             let account = allowed.account();
-            let added = this.add_allowed(account, new).await;
-            if let Ok(None) = added {
-                return Err(this.gate.denied(&asking, Some(account)).await);
-            }
+            let added = match this.add_allowed(account, new).await {
+                Ok(None) => return Err(this.gate.denied(&asking, Some(account)).await),
+                Ok(Some(added)) => Ok(added),
+                Err(refused) => Err(refused),
+            };
             let mut event = asking.event(Outcome::Done);
             event.account = Some(account.clone());
-            event.credential =
-                added.as_ref().ok().and_then(|added| added.as_ref()).map(|added| added.id.clone());
-            let added = added.and_then(|added| added.ok_or(Refused::Denied));
-            let added = this.gate.conclude(event, added).await?;
-            if !added.is_in_force(this.clock.now().wall) || added.proven_at.is_none() {
-                this.proofs.ask(account, &added.id);
-            }
-            Ok(added)
+            event.credential = added.as_ref().ok().map(|added| added.id.clone());
+            this.gate.conclude(event, added).await
         };
         self.in_task(work).await
     }
@@ -66,7 +61,13 @@ impl Integrations {
             let added = add(&mut integration, new)?;
             Ok(Edit::Write(Box::new(integration), Some(added)))
         });
-        Ok(edited.await?.told)
+        let edited = edited.await?;
+        if let (Some(integration), Some(added)) = (&edited.integration, &edited.told)
+            && (!added.is_in_force(now) || added.proven_at.is_none())
+        {
+            self.begin_proof(integration, &added.id).await?;
+        }
+        Ok(edited.told)
     }
 
     /// What can be told without asking Entra.
@@ -113,10 +114,11 @@ impl Integrations {
             event.account = Some(account.clone());
             event.credential = Some(credential.clone());
             let removed = this.remove_allowed(account, &credential, force).await;
-            if let Ok(None) = removed {
-                return Err(this.gate.denied(&asking, Some(account)).await);
-            }
-            let removed = removed.and_then(|removed| removed.ok_or(Refused::Denied));
+            let removed = match removed {
+                Ok(None) => return Err(this.gate.denied(&asking, Some(account)).await),
+                Ok(Some(left)) => Ok(left),
+                Err(refused) => Err(refused),
+            };
             this.gate.conclude(event, removed).await
         };
         self.in_task(work).await

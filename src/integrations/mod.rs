@@ -28,12 +28,12 @@ use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::event::Outcome;
 use crate::gate::{Asking, Gate};
-use crate::ids::AccountId;
+use crate::ids::{AccountId, CredentialId};
 use crate::policy::Permission;
-use crate::reason::Refused;
+use crate::reason::{Reason, Refused};
 use crate::tasks::Tasks;
 use crate::tokens::Tokens;
-use crate::vault::{Integration, Vault};
+use crate::vault::{ClientCredential, Integration, Vault};
 
 /// The use cases of registration. Cheap to clone.
 #[derive(Clone)]
@@ -95,6 +95,19 @@ impl Integrations {
                 return Ok((seen, None));
             }
         }
+    }
+
+    /// A credential was added that is not proven: proves it. Where nothing else is in force, what waits may try
+    /// it at once: if Entra does not take it yet, the first refusal holds the others back.
+    async fn begin_proof(&self, integration: &Integration, added: &CredentialId) -> Result<(), Refused> {
+        let now = self.clock.now().wall;
+        let another = |one: &ClientCredential| one.id != *added && one.is_in_force(now);
+        if !integration.credentials.iter().any(another) {
+            self.vault.lift_pauses(&integration.account, Reason::ClientCredentialRejected).await?;
+            self.tokens.forgive(&integration.account);
+        }
+        self.proofs.ask(&integration.account, added);
+        Ok(())
     }
 
     /// Runs what changes something to its end, whether or not the caller waits.

@@ -92,12 +92,13 @@ impl Integrations {
         }
         self.vault.lift_pauses(account, Reason::IntegrationMisconfigured).await?;
         self.tokens.forgive(account);
-        if let Some(credential) = edited.told.to_prove {
-            self.proofs.ask(account, &credential);
-        }
         tracing::info!(account = %account, "integration registered");
         let gone = || Refused::Precondition("the integration was deleted meanwhile".into());
-        edited.integration.map(|integration| (*integration).clone()).ok_or_else(gone)
+        let integration = edited.integration.ok_or_else(gone)?;
+        if let Some(credential) = edited.told.to_prove {
+            self.begin_proof(&integration, &credential).await?;
+        }
+        Ok((*integration).clone())
     }
 }
 

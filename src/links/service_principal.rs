@@ -149,10 +149,7 @@ fn no_token(error: &EntraError) -> Problem {
     if problem.reason.is_transient() {
         problem = problem.retry_after(error.retry_after.unwrap_or(RETRY));
     }
-    match error.code {
-        Some(code) => problem.fact("entra_code", format!("AADSTS{code}")),
-        None => problem,
-    }
+    problem.entra_code(error.code)
 }
 
 fn not_admitted(error: &DevopsError) -> Problem {

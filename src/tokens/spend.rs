@@ -44,6 +44,7 @@ impl Refresh {
                 Ok(chosen) => chosen,
                 Err(problem) => {
                     let pause = problem.retry_after.unwrap_or(PROBE_EVERY);
+                    let problem = problem.entra_code(code);
                     return Err(Unspent { setback: self.setback(hold, problem, code, pause), rescued: None });
                 }
             };

@@ -192,11 +192,12 @@ mod tests {
         }
         let written = record::write(&IntegrationForm::from(&integration));
         let again = read(std::str::from_utf8(&written).unwrap()).unwrap();
-        let fingerprints = |one: &Integration| {
-            one.credentials.iter().map(ClientCredential::fingerprint).collect::<Vec<_>>()
-        };
+        let fingerprints =
+            |one: &Integration| one.credentials.iter().map(ClientCredential::fingerprint).collect::<Vec<_>>();
         assert_eq!(fingerprints(&again), fingerprints(&integration));
-        assert!(matches!(&again.credentials[1].means, Means::Certificate { key, .. } if key.expose() == "key"));
+        assert!(
+            matches!(&again.credentials[1].means, Means::Certificate { key, .. } if key.expose() == "key")
+        );
     }
 
     #[test]

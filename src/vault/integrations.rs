@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use url::Url;
 
-use super::record::{self, IntegrationForm};
+use super::integration_record::IntegrationForm;
+use super::record;
 use super::{Vault, VaultError};
 use crate::connection::HeadlessIdentity;
 use crate::ids::{AccountId, ClientId, CredentialId, DevopsScope, Label, Organization, SourceName, TenantId};

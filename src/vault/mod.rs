@@ -11,6 +11,7 @@
 
 mod connection;
 mod connections;
+mod integration_record;
 mod integrations;
 mod leases;
 mod links;

@@ -4,7 +4,6 @@
 //! secrets when writing and own them when reading, and the buffers are wiped.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,16 +12,12 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::connection::{Connection, Ended, Held, Imported, Live, StoredToken};
-use super::integrations::{ClientCredential, Integration, Means, Suspension};
 use super::links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 use crate::caller::Caller;
-use crate::connection::{ConnectionKey, HeadlessIdentity, Identity};
-use crate::ids::{
-    AccountId, ClientId, CredentialId, DevopsScope, Label, LinkId, ObjectId, Organization, SourceName,
-    TenantId,
-};
+use crate::connection::{ConnectionKey, Identity};
+use crate::ids::{ClientId, Label, LinkId, ObjectId};
 use crate::reason::Reason;
-use crate::secret::{AccessToken, ClientSecret, PkceVerifier, PrivateKey, RawIdToken, RefreshToken};
+use crate::secret::{AccessToken, PkceVerifier, RawIdToken, RefreshToken};
 
 pub(super) fn write(form: &impl Serialize) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(serde_json::to_vec(form).expect("the forms have string keys and no failing parts"))
@@ -279,145 +274,5 @@ impl LinkForm<'_> {
             replaces: self.replaces.map(Cow::into_owned),
             ended: self.ended.map(Cow::into_owned),
         }
-    }
-}
-
-#[derive(Deserialize, Serialize)]
-pub(super) struct IntegrationForm<'a> {
-    organization: Organization,
-    tenant: TenantId,
-    client_id: ClientId,
-    public_url: Cow<'a, url::Url>,
-    headless: HeadlessIdentity,
-    #[serde(default)]
-    scopes: Cow<'a, [DevopsScope]>,
-    #[serde(default)]
-    suspension: Option<Cow<'a, Suspension>>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    credentials: Vec<CredentialForm<'a>>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct CredentialForm<'a> {
-    id: CredentialId,
-    #[serde(default)]
-    kind: KindForm,
-    secret: Option<Cow<'a, str>>,
-    salt: Option<Cow<'a, str>>,
-    #[serde(default)]
-    certificate: Option<Cow<'a, str>>,
-    #[serde(default)]
-    private_key: Option<Cow<'a, str>>,
-    #[serde(default)]
-    source: Option<SourceName>,
-    added_at: Timestamp,
-    expires_at: Option<Timestamp>,
-    proven_at: Option<Timestamp>,
-    rejected_at: Option<Timestamp>,
-}
-
-/// A record of the first version has none: it is a secret.
-#[derive(Clone, Copy, Default, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum KindForm {
-    #[default]
-    Secret,
-    Certificate,
-    Federated,
-}
-
-impl<'a> From<&'a ClientCredential> for CredentialForm<'a> {
-    fn from(credential: &'a ClientCredential) -> Self {
-        let nothing = Self {
-            id: credential.id.clone(),
-            kind: KindForm::Secret,
-            secret: None,
-            salt: None,
-            certificate: None,
-            private_key: None,
-            source: None,
-            added_at: credential.added_at,
-            expires_at: credential.expires_at,
-            proven_at: credential.proven_at,
-            rejected_at: credential.rejected_at,
-        };
-        match &credential.means {
-            Means::Secret { secret, salt } => {
-                Self { secret: Some(secret.expose().into()), salt: Some(salt.into()), ..nothing }
-            }
-            Means::Certificate { fingerprint, key } => Self {
-                kind: KindForm::Certificate,
-                certificate: Some(fingerprint.into()),
-                private_key: Some(key.expose().into()),
-                ..nothing
-            },
-            Means::Federated { source } => {
-                Self { kind: KindForm::Federated, source: Some(source.clone()), ..nothing }
-            }
-        }
-    }
-}
-
-impl CredentialForm<'_> {
-    /// `None` if it lacks what its kind needs.
-    fn into_credential(self) -> Option<ClientCredential> {
-        let means = match self.kind {
-            KindForm::Secret => Means::Secret {
-                secret: Arc::new(ClientSecret::new(self.secret?.into_owned())),
-                salt: self.salt?.into_owned(),
-            },
-            KindForm::Certificate => Means::Certificate {
-                fingerprint: self.certificate?.into_owned(),
-                key: Arc::new(PrivateKey::new(self.private_key?.into_owned())),
-            },
-            KindForm::Federated => Means::Federated { source: self.source? },
-        };
-        Some(ClientCredential {
-            id: self.id,
-            means,
-            added_at: self.added_at,
-            expires_at: self.expires_at,
-            proven_at: self.proven_at,
-            rejected_at: self.rejected_at,
-        })
-    }
-}
-
-impl<'a> From<&'a Integration> for IntegrationForm<'a> {
-    fn from(integration: &'a Integration) -> Self {
-        Self {
-            organization: integration.organization.clone(),
-            tenant: integration.tenant.clone(),
-            client_id: integration.client_id.clone(),
-            public_url: Cow::Borrowed(&integration.public_url),
-            headless: integration.headless,
-            scopes: Cow::Borrowed(&integration.scopes),
-            suspension: integration.suspension.as_ref().map(Cow::Borrowed),
-            created_at: integration.created_at,
-            updated_at: integration.updated_at,
-            credentials: integration.credentials.iter().map(CredentialForm::from).collect(),
-        }
-    }
-}
-
-impl IntegrationForm<'_> {
-    /// `None` if a credential in it is none.
-    pub(super) fn into_integration(self, account: AccountId, version: i64) -> Option<Integration> {
-        let credentials = self.credentials.into_iter().map(CredentialForm::into_credential);
-        Some(Integration {
-            account,
-            version,
-            organization: self.organization,
-            tenant: self.tenant,
-            client_id: self.client_id,
-            public_url: self.public_url.into_owned(),
-            headless: self.headless,
-            scopes: self.scopes.into_owned(),
-            suspension: self.suspension.map(Cow::into_owned),
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-            credentials: credentials.collect::<Option<_>>()?,
-        })
     }
 }

@@ -25,7 +25,7 @@ async fn a_url_of_the_own_organization_gets_the_token() {
         assert_eq!(credential.expires_at, token.expires_at);
         assert!(!credential.username.is_empty());
     }
-    assert_eq!(app.emulator.token_requests().len(), 1);
+    assert_eq!(app.requests_for_users().len(), 1);
 }
 
 /// P3: a credential for git is a release like any other.

@@ -99,9 +99,23 @@ async fn a_registration_without_a_secret_keeps_the_one_in_force() {
 }
 
 #[tokio::test]
-async fn a_first_registration_needs_a_secret() {
+async fn a_registration_without_a_client_credential_waits_for_one() {
     let app = TestApp::empty().await;
+    let operator = app.operator().await;
     let request = pb::PutIntegrationRequest { client_secret: String::new(), ..app.registration() };
+    let put = operator.put(request).await.unwrap();
+    assert_eq!(put.warnings[0].code, "CLIENT_CREDENTIAL_REJECTED");
+    assert_refused(operator.begin().await, Code::FailedPrecondition, "CLIENT_CREDENTIAL_REJECTED");
+    operator.put(app.registration()).await.unwrap();
+    operator.begin().await.unwrap();
+}
+
+/// A mistyped client id must not wipe the credentials of the right one.
+#[tokio::test]
+async fn another_app_registration_needs_a_secret_of_its_own() {
+    let app = TestApp::start().await;
+    let client_id = "20000000-0000-4000-a000-000000000002".into();
+    let request = pb::PutIntegrationRequest { client_id, client_secret: String::new(), ..app.registration() };
     assert_invalid(app.operator().await.put(request).await, "client_secret");
 }
 

@@ -122,14 +122,6 @@ async fn what_is_not_built_yet_says_so() {
     unimplemented(
         operator.operations().get_key_status(pb::GetKeyStatusRequest::default()).await.unwrap_err(),
     );
-    unimplemented(operator.integrations().suspend(pb::SuspendRequest::default()).await.unwrap_err());
-    unimplemented(
-        operator
-            .integrations()
-            .delete_integration(pb::DeleteIntegrationRequest::default())
-            .await
-            .unwrap_err(),
-    );
 }
 
 /// A27: names are checked at the door, and what stood in them is not repeated.

@@ -67,7 +67,7 @@ async fn each_refresh_spends_the_newest_grant() {
         app.advance(PAST_EXPIRY);
         job.token().await.unwrap();
     }
-    let chain = app.emulator.token_requests();
+    let chain = app.requests_for_users();
     assert_eq!(chain.len(), 5);
     for pair in chain.windows(2) {
         assert_eq!(pair[1].rt_used, pair[0].rt_issued);

@@ -96,7 +96,7 @@ async fn a53_a_hundred_erases_are_one_refresh() {
     let renewed = given.token().await.unwrap().access_token;
     assert_eq!(ask(&given, "erase", &format!("{QUESTION}password={renewed}\n\n")).await.done(), "");
     assert_ne!(renewed, token);
-    assert_eq!(given.emulator.token_requests().len(), 2, "the code, and one refresh");
+    assert_eq!(given.requests_for_users().len(), 2, "the code, and one refresh");
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ async fn f01_killed_before_the_checks_a_held_link_goes_on_and_connects() {
 
     given.confirm(&link).await.unwrap();
     given.token().await.unwrap();
-    assert_eq!(given.emulator.token_requests().len(), 1, "the code bought all that was needed");
+    assert_eq!(given.requests_for_users().len(), 1, "the code bought all that was needed");
 }
 
 #[tokio::test]

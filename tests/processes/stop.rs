@@ -26,7 +26,7 @@ async fn f24_a_running_refresh_lands_before_the_process_ends() {
     given.restart().await;
     assert!(before < given.generation().await, "the refresh did not land");
     let token = given.token().await.unwrap().access_token;
-    let requests = given.emulator.token_requests();
+    let requests = given.requests_for_users();
     assert_eq!(requests.last().unwrap().access_token.as_deref(), Some(token.as_str()));
     assert_eq!(requests.len(), 2, "the restart asked Entra again");
 }

@@ -33,7 +33,7 @@ impl TestApp {
         Self::empty_in(World::example()).await
     }
 
-    async fn empty_in(world: World) -> Self {
+    pub(crate) async fn empty_in(world: World) -> Self {
         let clock = Arc::new(ManualClock::default());
         let options = Options { clock_start: Some(clock.now().wall), world, ..Options::default() };
         let emulator = Emulator::start(options).await.unwrap();
@@ -46,7 +46,7 @@ impl TestApp {
     /// A broker in which `acme` is registered.
     pub(crate) async fn start() -> Self {
         let app = Self::empty().await;
-        app.operator().await.put(app.registration()).await.unwrap();
+        app.register().await;
         app
     }
 
@@ -57,10 +57,19 @@ impl TestApp {
         app
     }
 
+    /// Registers `acme`; its proof is over when this returns, so that no fault of a test meets it.
+    async fn register(&self) {
+        let operator = self.operator().await;
+        operator.put(self.registration()).await.unwrap();
+        let first = async || operator.integration("acme").await.unwrap().client_credentials.remove(0);
+        let proven = async { while first().await.proven_at.is_none() {} };
+        tokio::time::timeout(PATIENCE, proven).await.unwrap();
+    }
+
     /// The same in a world other than the example.
     pub(crate) async fn linked_in(world: World) -> Self {
         let app = Self::empty_in(world).await;
-        app.operator().await.put(app.registration()).await.unwrap();
+        app.register().await;
         app.link("svc@contoso.com").await;
         app
     }
@@ -114,6 +123,18 @@ impl TestApp {
     pub(crate) fn refreshes(&self) -> Vec<TokenRequest> {
         let requests = self.emulator.token_requests().into_iter();
         requests.filter(|request| request.grant_type == "refresh_token").collect()
+    }
+
+    /// What the emulator was asked for on behalf of people: all but proofs of client credentials.
+    pub(crate) fn requests_for_users(&self) -> Vec<TokenRequest> {
+        let requests = self.emulator.token_requests().into_iter();
+        requests.filter(|request| request.grant_type != "client_credentials").collect()
+    }
+
+    /// Tokens the app itself asked for, refused ones too.
+    pub(crate) fn requests_of_the_app(&self) -> Vec<TokenRequest> {
+        let requests = self.emulator.token_requests().into_iter();
+        requests.filter(|request| request.grant_type == "client_credentials").collect()
     }
 
     /// Codes the emulator was asked to exchange.

@@ -191,6 +191,25 @@ impl Client {
         self.connections().disconnect(request).await.map(tonic::Response::into_inner)
     }
 
+    pub(crate) async fn add_secret(&self, value: &str) -> Answer<pb::ClientCredential> {
+        let request = pb::AddClientCredentialRequest {
+            account_id: "acme".into(),
+            client_secret: value.into(),
+            ..pb::AddClientCredentialRequest::default()
+        };
+        self.integrations().add_client_credential(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn remove_credential(&self, id: &str, force: bool) -> Answer<pb::Integration> {
+        let request = pb::RemoveClientCredentialRequest {
+            account_id: "acme".into(),
+            client_credential_id: id.into(),
+            force,
+            actor: String::new(),
+        };
+        self.integrations().remove_client_credential(request).await.map(tonic::Response::into_inner)
+    }
+
     pub(crate) async fn put(&self, request: pb::PutIntegrationRequest) -> Answer<pb::Integration> {
         self.integrations().put_integration(request).await.map(tonic::Response::into_inner)
     }

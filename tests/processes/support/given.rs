@@ -50,6 +50,12 @@ impl Given {
         given
     }
 
+    /// What the emulator was asked for on behalf of people: all but proofs of client credentials.
+    pub(crate) fn requests_for_users(&self) -> Vec<azure_emulator::TokenRequest> {
+        let requests = self.emulator.token_requests().into_iter();
+        requests.filter(|request| request.grant_type != "client_credentials").collect()
+    }
+
     /// Starts it again, in the same folder.
     pub(crate) async fn restart(&mut self) {
         self.broker = Broker::start(&self.home).await;

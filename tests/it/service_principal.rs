@@ -89,7 +89,7 @@ async fn a_service_principal_is_refreshed_when_used_and_never_kept_alive() {
     assert!(too_long.is_ok());
 }
 
-/// MIN_TTL_TOO_LONG holds for it as for users, without a request.
+/// `MIN_TTL_TOO_LONG` holds for it as for users, without a request.
 #[tokio::test]
 async fn more_life_than_its_tokens_have_is_refused() {
     let app = TestApp::start().await;

@@ -340,3 +340,23 @@ impl Actor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P10: whoever must act on Azure's side finds the reason in the guide.
+    #[test]
+    fn the_guide_to_azure_has_every_reason_that_is_mended_there() {
+        let guide = include_str!("../docs/azure.md");
+        let headings: Vec<_> = guide.lines().filter(|line| line.starts_with("### ")).collect();
+        for reason in Reason::ALL {
+            let is_mended_there = match reason.who_acts() {
+                Actor::LinkedPerson | Actor::CustomerAdmin | Actor::PlatformAdmin => true,
+                Actor::Caller | Actor::Operator => false,
+            };
+            let has_heading = headings.iter().any(|line| line.contains(reason.as_str()));
+            assert!(has_heading || !is_mended_there, "{}", reason.as_str());
+        }
+    }
+}

@@ -77,6 +77,18 @@ pub enum Fault {
         #[serde(default)]
         count: Option<u32>,
     },
+    /// 404 with nothing in it.
+    #[serde(rename = "entra.404_empty")]
+    EntraNothing {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// The scopes of an answer come in another order, with those of `OpenID` among them.
+    #[serde(rename = "entra.scope_reordered")]
+    ScopeReordered {},
+    /// Answers say when to refresh.
+    #[serde(rename = "entra.refresh_in")]
+    RefreshIn { seconds: u64 },
     #[serde(rename = "entra.no_refresh_token")]
     NoRefreshToken {
         #[serde(default)]
@@ -88,7 +100,8 @@ pub enum Fault {
     /// `expires_in` is a text, as some answers of Entra had it.
     #[serde(rename = "entra.expires_in_text")]
     ExpiresInText {},
-    /// A refresh revokes the refresh token it used. Entra does not; other providers do.
+    /// A refresh uses its refresh token up; whoever comes with it again revokes all that came
+    /// from the same sign-in. Entra does not do so; other providers do.
     #[serde(rename = "entra.strict_rotation")]
     StrictRotation {},
     /// New tokens are signed with a new key; the old one stays published.
@@ -138,6 +151,56 @@ pub enum Fault {
         #[serde(default)]
         count: Option<u32>,
     },
+    /// 403 VS403463, on REST and git.
+    #[serde(rename = "ado.vs403463")]
+    ConditionalAccess {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// 401 TF400813 in answer to good tokens of members.
+    #[serde(rename = "ado.tf400813")]
+    NotAuthorized {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// 403 with the page of the edge.
+    #[serde(rename = "ado.edge_blocked_html")]
+    EdgeBlocked {
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Which challenge accompanies a 401.
+    #[serde(rename = "ado.challenge")]
+    Challenge { kind: ChallengeKind },
+    /// A token of another tenant is throttled instead of refused.
+    #[serde(rename = "ado.throttle_wrong_tenant")]
+    ThrottleWrongTenant {
+        #[serde(default)]
+        retry_after: Option<u64>,
+    },
+    /// Answers of REST end after so many bytes: the connection is cut, or with `cleanly` the
+    /// body ends as if that were all. `path`: only requests whose path contains it.
+    #[serde(rename = "ado.truncate")]
+    Truncate {
+        bytes: usize,
+        #[serde(default)]
+        cleanly: bool,
+        #[serde(default)]
+        path: Option<String>,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Answers of Azure DevOps (REST and git) are ready, and wait until released.
+    #[serde(rename = "ado.hold")]
+    DevopsHold {
+        #[serde(default)]
+        path: Option<String>,
+        #[serde(default)]
+        count: Option<u32>,
+    },
+    /// Every page of projects and refs announces another one.
+    #[serde(rename = "ado.endless_pages")]
+    EndlessPages {},
     #[serde(rename = "ado.hang")]
     DevopsHang {
         #[serde(default)]
@@ -149,6 +212,19 @@ pub enum Fault {
     /// Git speaks protocol version 2 when asked to.
     #[serde(rename = "git.v2")]
     GitV2 {},
+    /// Whether uploads must name `multi_ack` in their capabilities; they must, unless told.
+    #[serde(rename = "git.require_multi_ack")]
+    RequireMultiAck { on: bool },
+    /// The user has a new password: refresh tokens live on, unless `revokes`.
+    #[serde(rename = "user.password_changed")]
+    PasswordChanged {
+        upn: String,
+        #[serde(default)]
+        revokes: bool,
+    },
+    /// The organization is connected to no directory any more.
+    #[serde(rename = "org.disconnect")]
+    Disconnect { organization: String },
     /// All refresh tokens of the user so far are refused (50173).
     #[serde(rename = "user.revoke")]
     UserRevoke { upn: String },
@@ -162,6 +238,18 @@ pub enum Fault {
     /// All secrets of the app expire now.
     #[serde(rename = "secret.expire")]
     SecretExpire { client_id: String },
+}
+
+/// A form of the `WWW-Authenticate` headers.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChallengeKind {
+    /// As today.
+    Aad,
+    /// Of an organization without a directory.
+    Msa,
+    /// With the former host of sign-ins.
+    Old,
 }
 
 impl Fault {
@@ -185,6 +273,12 @@ impl Fault {
             | Self::DevopsOutage { count, .. }
             | Self::DevopsError { count, .. }
             | Self::DiscoveryOutage { count }
+            | Self::EntraNothing { count }
+            | Self::ConditionalAccess { count }
+            | Self::NotAuthorized { count }
+            | Self::EdgeBlocked { count }
+            | Self::Truncate { count, .. }
+            | Self::DevopsHold { count, .. }
             | Self::DevopsHang { count } => *count,
             Self::ExpiresIn { .. }
             | Self::ExpiresInText {}
@@ -194,6 +288,14 @@ impl Fault {
             | Self::SignInMode { .. }
             | Self::HideDenied {}
             | Self::GitV2 {}
+            | Self::ScopeReordered {}
+            | Self::RefreshIn { .. }
+            | Self::Challenge { .. }
+            | Self::ThrottleWrongTenant { .. }
+            | Self::EndlessPages {}
+            | Self::RequireMultiAck { .. }
+            | Self::PasswordChanged { .. }
+            | Self::Disconnect { .. }
             | Self::UserRevoke { .. }
             | Self::UserDisable { .. }
             | Self::UserEnable { .. }

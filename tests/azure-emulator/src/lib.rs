@@ -40,7 +40,7 @@ mod world;
 pub use authority::AuthorityError;
 pub use control::Change;
 pub use emulator::{Emulator, Options, Ports, StartError};
-pub use fault::Fault;
+pub use fault::{ChallengeKind, Fault};
 pub use random::fingerprint;
 pub use record::{Recorded, TokenRequest};
 pub use world::{

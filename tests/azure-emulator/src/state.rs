@@ -4,7 +4,8 @@
 //!
 //! 1. The lock is held for a few instructions and never while waiting.
 //! 2. A refresh token stays valid when it is used: each use slides the window of the new one
-//!    and leaves the old one as it is, as Entra does (a switch makes rotation strict).
+//!    and leaves the old one as it is, as Entra does (a switch makes rotation strict: then a
+//!    token that comes again revokes its whole family).
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -85,6 +86,10 @@ pub(crate) struct RefreshToken {
     pub(crate) client_id: String,
     pub(crate) scope: String,
     pub(crate) issued_at: Timestamp,
+    /// What all tokens that came from one sign-in share.
+    pub(crate) family: String,
+    /// Another one came in its place, under strict rotation.
+    pub(crate) is_rotated: bool,
     pub(crate) is_revoked: bool,
 }
 
@@ -93,6 +98,8 @@ pub(crate) struct AccessToken {
     pub(crate) subject: Subject,
     pub(crate) client_id: String,
     pub(crate) audience: String,
+    /// Delegated permissions, such as `vso.code`; none for an app.
+    pub(crate) permissions: Vec<String>,
     pub(crate) expires_at: Timestamp,
 }
 
@@ -148,6 +155,12 @@ impl Shared {
         let mut state = self.state();
         match fault {
             Fault::UserRevoke { upn } => state.revoke(&upn),
+            Fault::PasswordChanged { upn, revokes } if revokes => state.revoke(&upn),
+            Fault::PasswordChanged { .. } => {}
+            Fault::Disconnect { organization } => {
+                let organizations = state.world.organizations.iter_mut();
+                organizations.filter(|it| same(&it.name, &organization)).for_each(|it| it.tenant = None);
+            }
             Fault::UserDisable { upn } => state.enable(&upn, false),
             Fault::UserEnable { upn } => state.enable(&upn, true),
             Fault::ConsentDelete { upn } => {
@@ -175,7 +188,7 @@ impl Shared {
     pub(crate) fn release(&self) {
         self.state().faults.remove(|fault| {
             let holds = matches!(fault, Fault::EntraHold { .. } | Fault::EntraHang { .. });
-            holds || matches!(fault, Fault::DevopsHang { .. })
+            holds || matches!(fault, Fault::DevopsHang { .. } | Fault::DevopsHold { .. })
         });
         self.gate.release();
     }

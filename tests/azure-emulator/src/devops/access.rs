@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::errors;
 use crate::call::{Answer, Call, html, json, redirect, with_header};
-use crate::fault::Fault;
+use crate::fault::{ChallengeKind, Fault};
+use crate::hosts::LOGIN;
 use crate::state::{AccessToken, Shared, Subject};
 use crate::world::{Licence, Organization};
 
@@ -19,6 +20,20 @@ pub(super) struct Caller {
     pub(super) licence: Licence,
     pub(super) organization: Organization,
     pub(super) tenant_id: String,
+    /// Of the token; none for an app, which has them all.
+    permissions: Vec<String>,
+}
+
+impl Caller {
+    /// Whether the token's scope lets it read code, or write it.
+    pub(super) fn has_scope_of_code(&self, to_write: bool) -> bool {
+        self.subject.is_app
+            || self.permissions.iter().any(|permission| match permission.as_str() {
+                "user_impersonation" | "vso.code_write" | "vso.code_manage" | "vso.code_full" => true,
+                "vso.code" => !to_write,
+                _ => false,
+            })
+    }
 }
 
 pub(super) enum Refused {
@@ -26,6 +41,10 @@ pub(super) enum Refused {
     SignedOut,
     /// A good token of somebody who is not a member.
     NotMember(Subject),
+    /// A good token whose scope is too narrow, or which a switch refuses.
+    NotAuthorized(String),
+    /// A token of another tenant, when a switch says so.
+    Throttled(Option<u64>),
 }
 
 /// The access token of a request: as a bearer, or as a password.
@@ -58,12 +77,20 @@ pub(super) fn admit(shared: &Shared, call: &Call, organization: &Organization) -
     let token = token(shared, call).ok_or(Refused::SignedOut)?;
     let tenant_id = tenant_id(shared, organization).ok_or(Refused::SignedOut)?;
     if token.subject.tenant_id != tenant_id {
-        return Err(Refused::SignedOut);
+        let throttles = shared.find_fault(|fault| matches!(fault, Fault::ThrottleWrongTenant { .. }));
+        return Err(match throttles {
+            Some(Fault::ThrottleWrongTenant { retry_after }) => Refused::Throttled(retry_after),
+            _ => Refused::SignedOut,
+        });
     }
     let Some(member) = organization.member(&token.subject.name) else {
         return Err(Refused::NotMember(token.subject));
     };
+    if shared.take_fault(|fault| matches!(fault, Fault::NotAuthorized { .. })).is_some() {
+        return Err(Refused::NotAuthorized(token.subject.name));
+    }
     Ok(Caller {
+        permissions: token.permissions,
         subject: token.subject,
         licence: member.licence,
         organization: organization.clone(),
@@ -75,6 +102,10 @@ impl Refused {
     pub(super) fn into_answer(self, shared: &Shared, call: &Call, organization: &Organization) -> Answer {
         match self {
             Self::SignedOut => signed_out(shared, call, organization),
+            Self::NotAuthorized(name) => {
+                challenged(shared, organization, json(401, &errors::not_authorized(&name)))
+            }
+            Self::Throttled(seconds) => errors::slow_down(errors::throttled(), seconds),
             Self::NotMember(subject) => {
                 let body = if subject.is_app {
                     errors::never_signed_in(&subject.tenant_id, &subject.oid)
@@ -112,10 +143,13 @@ fn unauthorized(shared: &Shared, organization: &Organization) -> Answer {
 
 /// Adds the three challenges and the tenant of the organization.
 fn challenged(shared: &Shared, organization: &Organization, answer: Answer) -> Answer {
-    let tenant_id = tenant_id(shared, organization);
-    let bearer = tenant_id
-        .as_ref()
-        .map(|id| format!("Bearer authorization_uri=https://login.microsoftonline.com/{id}"));
+    let kind = match shared.find_fault(|fault| matches!(fault, Fault::Challenge { .. })) {
+        Some(Fault::Challenge { kind }) => kind,
+        _ => ChallengeKind::Aad,
+    };
+    let tenant_id = tenant_id(shared, organization).filter(|_| kind != ChallengeKind::Msa);
+    let host = if kind == ChallengeKind::Old { "login.windows.net" } else { LOGIN };
+    let bearer = tenant_id.as_ref().map(|id| format!("Bearer authorization_uri=https://{host}/{id}"));
     let answer = match &bearer {
         Some(bearer) => with_header(answer, "www-authenticate", bearer),
         None => answer,

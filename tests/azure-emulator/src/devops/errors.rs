@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::call::{Answer, html, json as answer_json};
+use crate::call::{Answer, html, json as answer_json, with_header};
 
 /// The wrapped exception: a message for people and a key for programs.
 pub(super) fn body(message: &str, type_key: &str) -> Value {
@@ -60,6 +60,26 @@ pub(super) fn throttled() -> Answer {
     answer_json(429, &body(message, "RequestBlockedException"))
 }
 
+/// With the headers that ask to slow down.
+pub(super) fn slow_down(answer: Answer, retry_after: Option<u64>) -> Answer {
+    let seconds = retry_after.unwrap_or(DEFAULT_RETRY_AFTER);
+    let answer = with_header(answer, "retry-after", &seconds.to_string());
+    with_header(answer, "x-ratelimit-remaining", "0")
+}
+
+pub(super) fn conditional_access() -> Answer {
+    let message =
+        "VS403463: The conditional access policy defined by your Microsoft Entra administrator has failed.";
+    answer_json(403, &body(message, "VssServiceException"))
+}
+
+/// What the edge in front of the service says.
+pub(super) fn blocked() -> Answer {
+    let page = "<!doctype html><title>Blocked</title><h2>The request is blocked.</h2>\
+                <p>Ref A: 00000000 Ref B: EMULATOR Ref C: 2026-01-01T00:00:00Z</p>";
+    html(403, page.to_owned())
+}
+
 pub(super) fn no_resource() -> Answer {
     answer_json(404, &body("The resource cannot be found.", "ResourceNotFoundException"))
 }
@@ -67,3 +87,5 @@ pub(super) fn no_resource() -> Answer {
 pub(super) fn unknown_organization() -> Answer {
     html(404, "<!doctype html><title>Azure DevOps Services | 404 Not Found</title>".to_owned())
 }
+
+const DEFAULT_RETRY_AFTER: u64 = 30;

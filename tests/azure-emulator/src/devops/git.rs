@@ -1,20 +1,20 @@
 //! Git over HTTP: finds the repository, checks the caller, hands over to `git http-backend`.
 //!
-//! Uploads are read before git starts; what git answers is streamed. Deliberately absent: a
-//! look into compressed requests for the `multi_ack` rule.
+//! Uploads are read before git starts; what git answers is streamed.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
+use flate2::read::GzDecoder;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader, ReadBuf};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::io::ReaderStream;
 
-use super::access::{self, Caller};
+use super::access::{self, Caller, Refused};
 use super::errors;
 use super::repositories::find_open;
 use crate::call::{Answer, Call, json, text};
@@ -46,10 +46,16 @@ pub(super) async fn answer(shared: &Shared, call: &Call, organization: &Organiza
         return info(organization, project, &repository);
     }
     let is_push = place.rest == "git-receive-pack" || call.query("service") == Some("git-receive-pack");
+    if !caller.has_scope_of_code(is_push) {
+        let refused = Refused::NotAuthorized(caller.subject.name.clone());
+        return refused.into_answer(shared, call, organization);
+    }
     if is_push && !repository.is_writable_by(&caller.subject.name) {
         return errors::no_push();
     }
-    if place.rest == "git-upload-pack" && lacks_multi_ack(call) {
+    let ignores_multi_ack = shared.find_fault(|fault| matches!(fault, Fault::RequireMultiAck { .. }))
+        == Some(Fault::RequireMultiAck { on: false });
+    if place.rest == "git-upload-pack" && !ignores_multi_ack && lacks_multi_ack(call) {
         return text(
             400,
             "TF401041: The Git protocol sent is not as expected (Clients must support multi-ack).",
@@ -104,7 +110,15 @@ fn info(organization: &Organization, project: &Project, repository: &Repository)
 
 /// The first `want` has capabilities, and `multi_ack` is not among them.
 fn lacks_multi_ack(call: &Call) -> bool {
-    let first = call.body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut start = Vec::new();
+    let is_gzip = call.header("content-encoding").is_some_and(|it| it.eq_ignore_ascii_case("gzip"));
+    // What cannot be unpacked is git's to refuse.
+    let _ = if is_gzip {
+        GzDecoder::new(call.body.as_ref()).take(LONGEST_LINE).read_to_end(&mut start)
+    } else {
+        call.body.as_ref().take(LONGEST_LINE).read_to_end(&mut start)
+    };
+    let first = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = String::from_utf8_lossy(first);
     let Some((_, wanted)) = line.split_once("want ") else {
         return false;
@@ -127,15 +141,16 @@ async fn backend(shared: &Shared, call: &Call, caller: &Caller, id: &str, rest: 
         .env("REMOTE_USER", &caller.subject.name)
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_COUNT", "1")
-        .env("GIT_CONFIG_KEY_0", "safe.directory")
-        .env("GIT_CONFIG_VALUE_0", "*")
+        .env("GIT_CONFIG_COUNT", SETTINGS.len().to_string())
         .env_remove("GIT_PROTOCOL")
         .env_remove("GIT_DIR")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true);
+    for (n, (key, value)) in SETTINGS.iter().enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{n}"), key).env(format!("GIT_CONFIG_VALUE_{n}"), value);
+    }
     if let Some(encoding) = call.header("content-encoding") {
         command.env("HTTP_CONTENT_ENCODING", encoding);
     }
@@ -194,6 +209,13 @@ impl AsyncRead for Output {
         Pin::new(&mut self.stdout).poll_read(context, buffer)
     }
 }
+
+/// Partial clones fetch by filter first and by id later.
+const SETTINGS: &[(&str, &str)] =
+    &[("safe.directory", "*"), ("uploadpack.allowFilter", "true"), ("uploadpack.allowAnySHA1InWant", "true")];
+
+/// A line of the protocol is no longer.
+const LONGEST_LINE: u64 = 65_520;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 
 mod access;
 mod errors;
+mod faults;
 mod git;
 mod locations;
 mod permissions;
@@ -12,8 +13,8 @@ mod profile;
 mod refs;
 mod repositories;
 
-use self::access::Caller;
-use crate::call::{Answer, Call, html, json, text, with_header};
+use self::access::{Caller, Refused};
+use crate::call::{Answer, Call, text};
 use crate::fault::Fault;
 use crate::state::Shared;
 
@@ -24,24 +25,18 @@ pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
     if shared.take_fault(|fault| matches!(fault, Fault::DevopsHang { .. })).is_some() {
         shared.gate.wait().await;
     }
-    if let Some(Fault::DevopsOutage { status, .. }) =
-        shared.take_fault(|fault| matches!(fault, Fault::DevopsOutage { .. }))
-    {
-        return html(status.unwrap_or(503), "<title>Service unavailable</title>".to_owned());
-    }
-    if let Some(Fault::DevopsError { status, message, type_key, .. }) =
-        shared.take_fault(|fault| matches!(fault, Fault::DevopsError { .. }))
-    {
-        return json(status, &errors::body(&message, &type_key));
-    }
-    let throttle = shared.take_fault(|fault| matches!(fault, Fault::DevopsThrottle { .. }));
-    let Some(Fault::DevopsThrottle { retry_after, delayed, .. }) = throttle else {
-        return admitted(shared, call).await;
+    let answer = match faults::take(shared) {
+        Some(Fault::DevopsThrottle { retry_after, delayed: true, .. }) => {
+            errors::slow_down(admitted(shared, call).await, retry_after)
+        }
+        Some(fault) => faults::instead(fault),
+        None => admitted(shared, call).await,
     };
-    let answer = if delayed { admitted(shared, call).await } else { errors::throttled() };
-    let seconds = retry_after.unwrap_or(DEFAULT_RETRY_AFTER).to_string();
-    let answer = with_header(answer, "retry-after", &seconds);
-    with_header(answer, "x-ratelimit-remaining", "0")
+    let answer = faults::cut(shared, call, answer).await;
+    if faults::holds(shared, call) {
+        shared.gate.wait().await;
+    }
+    answer
 }
 
 async fn admitted(shared: &Shared, call: &Call) -> Answer {
@@ -76,6 +71,10 @@ async fn route(shared: &Shared, call: &Call, caller: &Caller) -> Answer {
     // Names of areas and resources are compared without regard to case.
     let names: Vec<String> = rest.iter().take(2).map(|name| name.to_lowercase()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if names == ["git", "repositories"] && !caller.has_scope_of_code(false) {
+        let refused = Refused::NotAuthorized(caller.subject.name.clone());
+        return refused.into_answer(shared, call, &caller.organization);
+    }
     match (call.method.as_str(), names.as_slice(), rest) {
         ("GET", ["git", "repositories"], [_, _]) => repositories::list(shared, caller, project),
         ("GET", ["git", "repositories"], [_, _, id]) => repositories::single(caller, project, id),
@@ -86,12 +85,10 @@ async fn route(shared: &Shared, call: &Call, caller: &Caller) -> Answer {
         ("GET" | "HEAD", ["connectiondata"], _) => profile::connection_data(caller),
         ("GET", ["resourceareas"], _) => locations::areas(caller),
         ("GET", ["resourceareas", _], [_, id]) => locations::area(caller, id),
-        ("GET", ["projects"], _) => repositories::projects(call, caller),
+        ("GET", ["projects"], _) => repositories::projects(shared, call, caller),
         ("GET", ["projects", _], [_, project]) => repositories::project(caller, project),
         ("GET", ["permissions", _], [_, namespace, bits]) => permissions::list(call, caller, namespace, bits),
         ("POST", ["security", "permissionevaluationbatch"], [_, _]) => permissions::batch(call, caller),
         _ => errors::no_resource(),
     }
 }
-
-const DEFAULT_RETRY_AFTER: u64 = 30;

@@ -9,6 +9,7 @@ use super::access::Caller;
 use super::errors;
 use super::repositories::find_open;
 use crate::call::{Answer, Call, json as answer_json, text, with_header};
+use crate::fault::Fault;
 use crate::seeding::make_repository;
 use crate::state::Shared;
 use crate::world::Repository;
@@ -47,6 +48,10 @@ pub(super) async fn list(
         })
         .collect();
     let answer = answer_json(200, &json!({ "count": value.len(), "value": value }));
+    let is_endless = shared.find_fault(|fault| matches!(fault, Fault::EndlessPages {})).is_some();
+    if is_endless {
+        return with_header(answer, "x-ms-continuationtoken", "refs/");
+    }
     match all.get(top.saturating_sub(1)).filter(|_| top > 0 && top < all.len()) {
         Some((_, last)) => with_header(answer, "x-ms-continuationtoken", last),
         None => answer,

@@ -13,7 +13,7 @@ use super::issue::Grant;
 use super::scope::{Scope, invalid};
 use super::token::Request;
 use crate::fault::Fault;
-use crate::random::derive_guid;
+use crate::random::{derive_guid, fingerprint};
 use crate::state::{Code, RefreshToken, Segment, State, Subject};
 use crate::world::{App, same};
 
@@ -66,6 +66,7 @@ pub(super) fn by_code(
     code.is_used = true;
     let granted = Scope::parse(&code.scope)?;
     Ok(Grant {
+        family: fingerprint(value),
         subject: code.subject.clone(),
         client_id: code.client_id.clone(),
         scope: asked.unwrap_or(granted),
@@ -105,14 +106,19 @@ pub(super) fn by_refresh_token(
     let asked = request.field("scope").map(Scope::parse).transpose()?;
     let is_strict = state.faults.find(|fault| matches!(fault, Fault::StrictRotation {}));
     let is_strict = is_strict.is_some();
-    let token = state
-        .refresh_tokens
-        .get_mut(value)
-        .ok_or_else(|| Refusal::grant(70_000, "The provided grant is not valid.").because("bad_token"))?;
+    let unknown = || Refusal::grant(70_000, "The provided grant is not valid.").because("bad_token");
+    let token = state.refresh_tokens.get_mut(value).ok_or_else(unknown)?;
+    if token.is_rotated {
+        let family = token.family.clone();
+        let relatives = state.refresh_tokens.values_mut().filter(|it| it.family == family);
+        relatives.for_each(|relative| relative.is_revoked = true);
+        return Err(revoked());
+    }
     check_refresh_token(token, request, segment, now)?;
-    token.is_revoked = is_strict;
+    token.is_rotated = is_strict;
     let granted = Scope::parse(&token.scope)?;
     Ok(Grant {
+        family: token.family.clone(),
         subject: token.subject.clone(),
         client_id: token.client_id.clone(),
         scope: asked.unwrap_or(granted),
@@ -129,8 +135,7 @@ fn check_refresh_token(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     if token.is_revoked {
-        let text = "The provided grant has expired due to it being revoked, a fresh auth token is needed.";
-        return Err(Refusal::grant(50_173, text).because("bad_token"));
+        return Err(revoked());
     }
     if token.issued_at.duration_until(now) > REFRESH_TOKEN_IDLE {
         let text = "The refresh token has expired due to inactivity. It was inactive for 90.00:00:00.";
@@ -147,6 +152,11 @@ fn check_refresh_token(
         ));
     }
     Ok(())
+}
+
+fn revoked() -> Refusal {
+    let text = "The provided grant has expired due to it being revoked, a fresh auth token is needed.";
+    Refusal::grant(50_173, text).because("bad_token")
 }
 
 /// Steps 7 and 8 for an app that speaks for itself.
@@ -175,6 +185,7 @@ pub(super) fn by_client(
         return Err(invalid(1_002_012, "client credential flows sign nobody in", text));
     }
     Ok(Grant {
+        family: String::new(),
         subject: Subject {
             oid: service_principal(state, app, tenant_id)?,
             name: app.client_id.clone(),
@@ -237,7 +248,10 @@ pub(super) fn check_consent(state: &State, grant: &Grant, app: &App) -> Result<(
         .admin_consent
         .iter()
         .any(|name| state.world.tenant(name).is_some_and(|tenant| tenant.id == grant.subject.tenant_id));
-    if grant.subject.is_app || by_admin || state.consents.contains(&key) {
+    // Nobody can have consented to what the app does not ask for.
+    let is_registered =
+        grant.permissions(app).iter().all(|it| !grant.scope.is_devops() || app.permissions.contains(it));
+    if grant.subject.is_app || (is_registered && (by_admin || state.consents.contains(&key))) {
         return Ok(());
     }
     let text = "The user or administrator has not consented to use the application.";

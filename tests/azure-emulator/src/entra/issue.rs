@@ -10,9 +10,12 @@ use super::scope::Scope;
 use crate::fault::Fault;
 use crate::random::derive_guid;
 use crate::state::{AccessToken, RefreshToken, Segment, Shared, Subject};
+use crate::world::App;
 
 /// What a request to the token endpoint has earned.
 pub(super) struct Grant {
+    /// What all refresh tokens of one sign-in share.
+    pub(super) family: String,
     pub(super) subject: Subject,
     pub(super) client_id: String,
     pub(super) scope: Scope,
@@ -20,6 +23,14 @@ pub(super) struct Grant {
     pub(super) scope_text: String,
     pub(super) nonce: Option<String>,
     pub(super) wants_client_info: bool,
+}
+
+impl Grant {
+    /// What the token is for, with `.default` spelled out.
+    pub(super) fn permissions(&self, app: &App) -> Vec<String> {
+        let is_default = self.scope.is_devops() && self.scope.permissions == [".default"];
+        if is_default { app.permissions.clone() } else { self.scope.permissions.clone() }
+    }
 }
 
 /// The tokens, and the body of the answer.
@@ -32,10 +43,11 @@ pub(super) struct Issued {
     pub(super) credential: String,
 }
 
-pub(super) fn issue(shared: &Shared, grant: &Grant, credential: String) -> Issued {
+pub(super) fn issue(shared: &Shared, grant: &Grant, app: &App, credential: String) -> Issued {
+    let permissions = grant.permissions(app);
     let now = shared.clock.now();
     let expires_in = lifetime(shared);
-    let access_token = access_token(shared, grant, (now, expires_in), &credential);
+    let access_token = access_token(shared, grant, &permissions, (now, expires_in), &credential);
     let mut body = json!({
         "token_type": "Bearer",
         "expires_in": expires_in,
@@ -44,7 +56,8 @@ pub(super) fn issue(shared: &Shared, grant: &Grant, credential: String) -> Issue
     });
     let mut refresh_token = None;
     if !grant.subject.is_app {
-        body["scope"] = json!(grant.scope.granted());
+        let reordered = shared.find_fault(|fault| matches!(fault, Fault::ScopeReordered {}));
+        body["scope"] = json!(grant.scope.granted(&permissions, reordered.is_some()));
         refresh_token = make_refresh_token(shared, grant, now);
         if let Some(token) = &refresh_token {
             body["refresh_token"] = json!(token);
@@ -56,7 +69,11 @@ pub(super) fn issue(shared: &Shared, grant: &Grant, credential: String) -> Issue
             body["client_info"] = json!(client_info(&grant.subject.oid, &grant.subject.tenant_id));
         }
     }
-    if expires_in >= LONG_LIVED {
+    if let Some(Fault::RefreshIn { seconds }) =
+        shared.find_fault(|fault| matches!(fault, Fault::RefreshIn { .. }))
+    {
+        body["refresh_in"] = json!(seconds);
+    } else if expires_in >= LONG_LIVED {
         body["refresh_in"] = json!(expires_in / 2);
     }
     let as_text = shared.find_fault(|fault| matches!(fault, Fault::ExpiresInText {}));
@@ -80,6 +97,7 @@ fn lifetime(shared: &Shared) -> u64 {
 fn access_token(
     shared: &Shared,
     grant: &Grant,
+    permissions: &[String],
     (now, expires_in): (Timestamp, u64),
     credential: &str,
 ) -> String {
@@ -106,7 +124,7 @@ fn access_token(
     });
     if !subject.is_app {
         claims["sub"] = json!(derive_guid(&format!("{}/{}", subject.oid, grant.scope.resource)));
-        claims["scp"] = json!("user_impersonation");
+        claims["scp"] = json!(permissions.join(" "));
         claims["upn"] = json!(subject.name);
         claims["unique_name"] = json!(subject.name);
         claims["name"] = json!(subject.display_name);
@@ -118,6 +136,7 @@ fn access_token(
         subject: subject.clone(),
         client_id: grant.client_id.clone(),
         audience: grant.scope.resource.clone(),
+        permissions: if subject.is_app { Vec::new() } else { permissions.to_vec() },
         expires_at,
     };
     shared.state().access_tokens.insert(token.clone(), record);
@@ -137,6 +156,8 @@ fn make_refresh_token(shared: &Shared, grant: &Grant, now: Timestamp) -> Option<
         client_id: grant.client_id.clone(),
         scope: grant.scope_text.clone(),
         issued_at: now,
+        family: grant.family.clone(),
+        is_rotated: false,
         is_revoked: false,
     };
     state.refresh_tokens.insert(token.clone(), record);

@@ -51,16 +51,21 @@ impl Scope {
         self.resource == DEVOPS_ID
     }
 
-    /// What the answer says: the permissions of the resource, without the words of `OpenID`.
-    pub(super) fn granted(&self) -> String {
-        let granted = self.permissions.iter().map(|permission| match permission.as_str() {
-            ".default" if self.is_devops() => {
-                format!("{DEVOPS_ID}/user_impersonation {DEVOPS_ID}/.default")
-            }
-            permission => format!("{}/{permission}", self.resource),
-        });
-        let granted: Vec<String> = granted.collect();
-        if granted.is_empty() { self.oidc.join(" ") } else { granted.join(" ") }
+    /// What the answer says: the permissions of the resource, without the words of `OpenID`
+    /// unless it is `reordered`.
+    pub(super) fn granted(&self, permissions: &[String], reordered: bool) -> String {
+        let is_default = self.permissions == [".default"] && self.is_devops();
+        let default = is_default.then(|| ".default".to_owned());
+        let all = permissions.iter().chain(&default);
+        let mut granted: Vec<String> =
+            all.map(|permission| format!("{}/{permission}", self.resource)).collect();
+        if granted.is_empty() {
+            granted.clone_from(&self.oidc);
+        } else if reordered {
+            granted.extend_from_slice(&self.oidc);
+            granted.reverse();
+        }
+        granted.join(" ")
     }
 }
 

@@ -90,6 +90,7 @@ fn is_answer_fault(fault: &Fault) -> bool {
             | Fault::EntraThrottle { .. }
             | Fault::EntraOutage { .. }
             | Fault::EntraHtml { .. }
+            | Fault::EntraNothing { .. }
     )
 }
 
@@ -113,6 +114,7 @@ fn forced(fault: Fault) -> Failure {
                 ..Refusal::of_code(code)
             })
         }
+        Fault::EntraNothing { .. } => broken(text(404, ""), None),
         Fault::EntraThrottle { retry_after, .. } => broken(text(429, "Too many requests"), retry_after),
         Fault::EntraOutage { status, retry_after, .. } => {
             broken(text(status.unwrap_or(503), "The service is unavailable"), retry_after)
@@ -157,7 +159,7 @@ fn evaluate(
     check_user(&state, &grant.subject)?;
     check_consent(&state, &grant, &app)?;
     drop(state);
-    let issued = issue(shared, &grant, credential);
+    let issued = issue(shared, &grant, &app, credential);
     Ok((grant, issued))
 }
 

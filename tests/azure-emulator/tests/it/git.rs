@@ -145,3 +145,45 @@ async fn pushed_commits_survive_in_a_data_directory() {
 
     assert_eq!(std::fs::read_to_string(repository.join("mark")).unwrap(), "kept");
 }
+
+/// Contract 4.5: neither form of the body gets past without `multi_ack`, unless switched.
+#[tokio::test]
+async fn an_upload_without_multi_ack_is_refused_also_when_it_is_compressed() {
+    let git = Git::ready().await;
+    let token = git.given.access_token_of("svc@contoso.com").await;
+    let want = "want 1111111111111111111111111111111111111111 ofs-delta side-band-64k\n";
+    let plain = format!("{:04x}{want}00000009done\n", want.len() + 4);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, plain.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let post = async |body: Vec<u8>, encoding: &str| {
+        let url = format!("{ANALYTICS}/git-upload-pack");
+        let request = git.given.client.post(url).bearer_auth(&token).header("content-encoding", encoding);
+        let request = request.header("content-type", "application/x-git-upload-pack-request");
+        let answer = request.body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+
+    let (status, text) = post(plain.clone().into_bytes(), "identity").await;
+    let (status_packed, text_packed) = post(packed, "gzip").await;
+    git.given.emulator.fault(azure_emulator::Fault::RequireMultiAck { on: false });
+    let (_, switched) = post(plain.into_bytes(), "identity").await;
+
+    assert!(status == 400 && text.contains("TF401041"), "{status} {text}");
+    assert!(status_packed == 400 && text_packed.contains("TF401041"), "{status_packed} {text_packed}");
+    assert!(!switched.contains("TF401041"), "{switched}");
+}
+
+#[tokio::test]
+async fn shallow_and_partial_clones_work() {
+    let git = Git::ready().await;
+    let authorization = format!("Bearer {}", git.given.access_token_of("svc@contoso.com").await);
+
+    for (option, directory) in [("--depth=1", "shallow"), ("--filter=blob:none", "partial")] {
+        let output = git.run(&authorization, &["clone", option, ANALYTICS, directory]).await;
+        assert!(output.status.success(), "{}", errors(&output));
+        let ignored = errors(&output).contains("filtering not recognized");
+        assert!(!ignored, "{}", errors(&output));
+        assert!(git.home.path().join(directory).join("models/orders.sql").exists());
+    }
+}

@@ -3,10 +3,12 @@
 mod assertions;
 mod control;
 mod devops;
+mod devops_faults;
 mod faults;
 mod git;
 mod many;
 mod principals;
 mod program;
+mod scopes;
 mod support;
 mod tokens;

@@ -14,6 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// Set `HTTPS_PROXY` to the proxy's address and trust the authority's certificate; then the real
 /// addresses (login.microsoftonline.com, dev.azure.com) lead here. Nothing is forwarded.
+///
+/// While it runs it is steered over the control API: switches (`POST /_emu/faults`), changes
+/// (`POST /_emu/world`), the clock (`POST /_emu/clock`) and the record (`GET /_emu/requests`).
+/// The README lists them all.
 #[derive(Parser)]
 #[command(name = "azure-emulator", version)]
 struct Cli {

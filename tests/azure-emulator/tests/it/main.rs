@@ -9,6 +9,7 @@ mod git;
 mod many;
 mod principals;
 mod program;
+mod readme;
 mod scopes;
 mod support;
 mod tokens;

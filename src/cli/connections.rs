@@ -16,6 +16,8 @@ pub struct Args {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
+    /// Connect the account's app itself, by its client credentials
+    ConnectServicePrincipal,
     /// End a connection and wipe its grant
     Disconnect(Disconnect),
 }
@@ -42,6 +44,7 @@ enum Role {
 pub(super) async fn run(session: &mut Session<'_, '_>, args: Args) -> Result<(), CliError> {
     match args.command {
         None => list(session).await,
+        Some(Command::ConnectServicePrincipal) => connect_service_principal(session).await,
         Some(Command::Disconnect(args)) => disconnect(session, args).await,
     }
 }
@@ -84,6 +87,24 @@ async fn list(session: &mut Session<'_, '_>) -> Result<(), CliError> {
         print_troubles(session, connection)?;
     }
     Ok(())
+}
+
+async fn connect_service_principal(session: &mut Session<'_, '_>) -> Result<(), CliError> {
+    let account_id = session.account()?.to_string();
+    let request = pb::ConnectServicePrincipalRequest { account_id, actor: actor() };
+    let mut client = session.remote().await?.connections();
+    let connected = client.connect_service_principal(within(CALL_TIMEOUT, request)).await?.into_inner();
+    let console = &mut *session.console;
+    if console.json {
+        return console.print_json(&json::connection(&connected));
+    }
+    let who = show::identity(connected.identity.as_ref());
+    writeln!(console.out, "connected as the service principal {who}")?;
+    writeln!(
+        console.err,
+        "It answers for the account after `azdo-broker integration put --headless service-principal …`."
+    )?;
+    Ok(show::print_warnings(console.err, &connected.warnings)?)
 }
 
 fn print_troubles(session: &mut Session<'_, '_>, connection: &pb::Connection) -> Result<(), CliError> {

@@ -11,7 +11,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::{CALL_TIMEOUT, CliError, Console, Session, actor, json, show};
+use super::{CALL_TIMEOUT, CliError, Console, Session, actor, credential, json, show};
 use crate::client::within;
 use crate::pb;
 
@@ -23,6 +23,32 @@ pub enum Command {
     Show,
     /// The integrations of all accounts that this caller may see
     List,
+    /// What proves the account's app to Entra: secrets, certificates, assertions of others
+    #[command(subcommand)]
+    Credential(credential::Command),
+    /// Stop releases and lists of the account; refreshes go on, so nothing is lost
+    Suspend(Suspend),
+    /// Let releases and lists go on
+    Resume,
+    /// Delete settings and client credentials of the account, and end its connections
+    Delete(Delete),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Suspend {
+    /// Why, for operators
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Delete {
+    /// Go on although live connections end by it
+    #[arg(long)]
+    force: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -73,6 +99,21 @@ pub(super) async fn run(session: &mut Session<'_, '_>, command: Command) -> Resu
             print(session.console, &answer)
         }
         Command::List => list(session).await,
+        Command::Credential(command) => credential::run(session, command).await,
+        Command::Suspend(args) => {
+            let account_id = session.account()?.to_string();
+            let request = pb::SuspendRequest { account_id, note: args.note, actor: actor() };
+            let mut client = session.remote().await?.integrations();
+            let answer = client.suspend(within(CALL_TIMEOUT, request)).await?.into_inner();
+            print(session.console, &answer)
+        }
+        Command::Resume => {
+            let request = pb::ResumeRequest { account_id: session.account()?.to_string(), actor: actor() };
+            let mut client = session.remote().await?.integrations();
+            let answer = client.resume(within(CALL_TIMEOUT, request)).await?.into_inner();
+            print(session.console, &answer)
+        }
+        Command::Delete(args) => delete(session, &args).await,
     }
 }
 
@@ -112,6 +153,27 @@ async fn put(session: &mut Session<'_, '_>, args: Put) -> Result<(), CliError> {
     Ok(())
 }
 
+async fn delete(session: &mut Session<'_, '_>, args: &Delete) -> Result<(), CliError> {
+    let account_id = session.account()?.to_string();
+    if !args.yes {
+        let Some(person) = session.console.person else {
+            return Err(CliError::Usage("nobody is here to ask: say --yes to delete".into()));
+        };
+        let question = format!("Delete the integration of {account_id}, its credentials and connections?");
+        if !session.console.ask(person, &question).await? {
+            return Err(CliError::Failed("not deleted".into()));
+        }
+    }
+    let request =
+        pb::DeleteIntegrationRequest { account_id: account_id.clone(), force: args.force, actor: actor() };
+    let mut client = session.remote().await?.integrations();
+    client.delete_integration(within(CALL_TIMEOUT, request)).await?;
+    if session.console.json {
+        return session.console.print_json(&json!({ "account_id": account_id, "deleted": true }));
+    }
+    Ok(writeln!(session.console.err, "{account_id} has no integration any more")?)
+}
+
 async fn list(session: &mut Session<'_, '_>) -> Result<(), CliError> {
     let mut client = session.remote().await?.integrations();
     let mut request = pb::ListIntegrationsRequest::default();
@@ -129,8 +191,14 @@ async fn list(session: &mut Session<'_, '_>) -> Result<(), CliError> {
         let integrations: Vec<_> = integrations.iter().map(json::integration).collect();
         return console.print_json(&json!({ "integrations": integrations }));
     }
-    let mut table =
-        show::Table::new(&["ACCOUNT", "ORGANIZATION", "HEADLESS IDENTITY", "SECRETS", "STATE", "UPDATED"]);
+    let mut table = show::Table::new(&[
+        "ACCOUNT",
+        "ORGANIZATION",
+        "HEADLESS IDENTITY",
+        "CREDENTIALS",
+        "STATE",
+        "UPDATED",
+    ]);
     for integration in &integrations {
         table.row([
             integration.account_id.clone(),
@@ -156,6 +224,9 @@ fn print(console: &mut Console<'_>, integration: &pb::Integration) -> Result<(),
         ("public URL", integration.public_url.clone()),
         ("headless identity", headless_word(integration)),
     ];
+    if !integration.devops_scopes.is_empty() {
+        facts.push(("scopes", integration.devops_scopes.join(" ")));
+    }
     for credential in &integration.client_credentials {
         facts.push(("client credential", describe_credential(credential, console.now)));
     }
@@ -174,15 +245,11 @@ fn print(console: &mut Console<'_>, integration: &pb::Integration) -> Result<(),
 
 fn describe_credential(credential: &pb::ClientCredential, now: Timestamp) -> String {
     let kind = show::word(credential.kind().as_str_name(), "CLIENT_CREDENTIAL_KIND_");
-    let standing = match (&credential.rejected_at, &credential.proven_at) {
-        (Some(_), _) => "rejected by Entra",
-        (None, Some(_)) => "proven",
-        (None, None) => "not proven yet",
-    };
+    let standing = credential::state_word(credential, now);
     let expiry = credential
         .expires_at
         .as_ref()
-        .map_or("expiry not told".to_owned(), |at| format!("expires {}", show::when(Some(at), now)));
+        .map_or("no expiry told".to_owned(), |at| format!("expires {}", show::when(Some(at), now)));
     format!("{kind} {}, {standing}, {expiry}", credential.fingerprint)
 }
 
@@ -191,7 +258,7 @@ fn headless_word(integration: &pb::Integration) -> String {
 }
 
 /// The first line alone, since editors and `echo` end files with a line break.
-fn read_secret(path: &Path) -> Result<String, CliError> {
+pub(super) fn read_secret(path: &Path) -> Result<String, CliError> {
     let unreadable = |error: std::io::Error| {
         CliError::Usage(format!("cannot read the secret in {}: {error}", path.display()))
     };
@@ -209,7 +276,7 @@ fn read_secret(path: &Path) -> Result<String, CliError> {
     Ok(secret.to_owned())
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     let midnight = |date: Date| date.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp());
     text.parse::<Timestamp>()
         .or_else(|_| text.parse::<Date>().and_then(midnight))

@@ -66,18 +66,20 @@ pub(super) fn connection(connection: &pb::Connection) -> Value {
     })
 }
 
+pub(super) fn client_credential(credential: &pb::ClientCredential) -> Value {
+    json!({
+        "id": credential.id,
+        "kind": word(credential.kind().as_str_name(), "CLIENT_CREDENTIAL_KIND_"),
+        "fingerprint": credential.fingerprint,
+        "expires_at": at(credential.expires_at.as_ref()),
+        "added_at": at(credential.added_at.as_ref()),
+        "proven_at": at(credential.proven_at.as_ref()),
+        "rejected_at": at(credential.rejected_at.as_ref()),
+        "warnings": warnings(&credential.warnings),
+    })
+}
+
 pub(super) fn integration(integration: &pb::Integration) -> Value {
-    let credential = |credential: &pb::ClientCredential| {
-        json!({
-            "id": credential.id,
-            "kind": word(credential.kind().as_str_name(), "CLIENT_CREDENTIAL_KIND_"),
-            "fingerprint": credential.fingerprint,
-            "expires_at": at(credential.expires_at.as_ref()),
-            "added_at": at(credential.added_at.as_ref()),
-            "proven_at": at(credential.proven_at.as_ref()),
-            "rejected_at": at(credential.rejected_at.as_ref()),
-        })
-    };
     let redirect =
         |uri: &pb::RedirectUri| json!({ "role": word(uri.role().as_str_name(), "ROLE_"), "uri": uri.uri });
     json!({
@@ -87,7 +89,7 @@ pub(super) fn integration(integration: &pb::Integration) -> Value {
         "client_id": integration.client_id,
         "public_url": integration.public_url,
         "headless_identity": word(integration.headless_identity().as_str_name(), "HEADLESS_IDENTITY_"),
-        "client_credentials": integration.client_credentials.iter().map(credential).collect::<Vec<_>>(),
+        "client_credentials": integration.client_credentials.iter().map(client_credential).collect::<Vec<_>>(),
         "redirect_uris": integration.redirect_uris.iter().map(redirect).collect::<Vec<_>>(),
         "suspension": integration.suspension.as_ref().map(|suspension| json!({
             "since": at(suspension.since.as_ref()),
@@ -96,6 +98,7 @@ pub(super) fn integration(integration: &pb::Integration) -> Value {
         })),
         "created_at": at(integration.created_at.as_ref()),
         "updated_at": at(integration.updated_at.as_ref()),
+        "devops_scopes": integration.devops_scopes,
         "warnings": warnings(&integration.warnings),
     })
 }

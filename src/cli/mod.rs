@@ -9,6 +9,7 @@
 //! It opens no store, no key and no configuration of the broker: that is `offline`'s.
 
 pub mod connections;
+pub mod credential;
 pub mod git_setup;
 pub mod import;
 pub mod integration;

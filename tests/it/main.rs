@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod assertions;
 mod connections;
 mod crash;
 mod credentials;

@@ -181,6 +181,8 @@ fn refine(code: u32) -> Option<Verdict> {
         | 50_158 | 50_199 | 54_005 | 70_000 | 70_008 | 70_043 | 700_084 | 90_072 => {
             Some(Verdict::Relink { unmistakable: false })
         }
+        // Nobody whom the app trusts issued the federated assertion: another credential may do.
+        70_021 | 700_211..=700_213 => Some(Verdict::ClientCredential),
         _ => None,
     }
 }

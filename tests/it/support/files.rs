@@ -108,7 +108,7 @@ impl Files {
         Arc::new(config)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -155,6 +155,10 @@ url = "/settings/azure-devops"
 
 [entra]
 browser_authority = "{browser}"
+
+[[entra.federated_source]]
+name = "cluster"
+file = "assertion.jwt"
 
 [outgoing]
 proxy = "{proxy}"

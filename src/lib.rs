@@ -13,7 +13,7 @@
 //! |---|---|
 //! | account | a customer of the platform |
 //! | integration | an account's organization, tenant, client id, public URL, headless identity and client credentials |
-//! | client credential | what proves our app to Entra: today one secret, with an id and an expiry |
+//! | client credential | what proves our app to Entra: a secret, a certificate, or an assertion of another issuer. Several, each with an id and an expiry |
 //! | connection | one identity of an account: its service user, its service principal, or a developer |
 //! | headless identity | the service user or the service principal: who acts when no person is there |
 //! | identity | who that is in Entra: tenant id, object id, e-mail, display name |
@@ -108,7 +108,8 @@
 //! 1. The [`Refresher`] hears a demand, or finds at a tick what [`Vault::claim_due`] says is due. On demand the
 //!    row is read first: another process may have refreshed already.
 //! 2. [`Vault::claim`] takes the lease; never before `retry_at`, whoever waits (P5).
-//! 3. [`Accounts::choose`] picks the client credential in force; [`TokenEndpoint::refresh`] spends the grant.
+//! 3. [`Accounts::attempts`] picks the client credential in force; [`TokenEndpoint::refresh`] spends the grant,
+//!    with the next credential if Entra rejects the first.
 //!    From here on the task runs to its end, whoever went away (P4).
 //! 4. An answer is committed by [`Vault::commit_refresh`], a compare-and-swap on the generation. A token whose
 //!    swap was lost is dropped: somebody linked or disconnected meanwhile (P7).
@@ -118,9 +119,7 @@
 //!
 //! # Not built yet
 //!
-//! Methods of the contract that answer UNIMPLEMENTED: developers' tokens, `CompleteLink`,
-//! `ConnectServicePrincipal`, `ImportConnections`, `WatchConnections`; deleting, suspending and checking
-//! integrations, and more than one client credential; all of `Operations`. And: the platform's own pages and
+//! Methods of the contract that answer UNIMPLEMENTED: `WatchConnections`; checking integrations; all of `Operations`. And: the platform's own pages and
 //! `return_to`, developers' links, pages of long lists, `PostgreSQL` and replicas, key providers other than a
 //! file, rate budgets, a chained and signed audit, rollback detection, rotation of data keys, the relay.
 //!
@@ -131,7 +130,7 @@
 //! [`Policy::decide`]: policy::Policy::decide
 //! [`Allowed`]: policy::Allowed
 //! [`Accounts::integration`]: accounts::Accounts::integration
-//! [`Accounts::choose`]: accounts::Accounts::choose
+//! [`Accounts::attempts`]: accounts::Accounts::attempts
 //! [`Accounts::reject`]: accounts::Accounts::reject
 //! [`Tokens::token`]: tokens::Tokens::token
 //! [`Tokens::adopt`]: tokens::Tokens::adopt

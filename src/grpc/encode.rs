@@ -66,7 +66,7 @@ pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
         }),
         grant_expires_by: view.grant_expires_by().map(timestamp),
         generation: view.generation.0,
-        warnings: Vec::new(),
+        warnings: warnings(&view.warnings),
     }
 }
 
@@ -104,7 +104,7 @@ pub(super) fn link(view: &LinkView) -> pb::Link {
         message: view.ended.as_ref().map(|end| end.message.clone()).unwrap_or_default(),
         expires_at: view.phase.is_open().then(|| timestamp(view.expires_at)),
         confirmation_required: view.confirmation_required,
-        warnings: Vec::new(),
+        warnings: warnings(&view.warnings),
     }
 }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Found, Links, Parts, lost};
+use crate::accounts::{Warning, warnings_of};
 use crate::clock::later;
 use crate::connection::{ConnectionKey, Failure, Identity, Role};
 use crate::gate::Asking;
 use crate::ids::{AccountId, Generation, Label, LinkId};
 use crate::policy::Permission;
 use crate::reason::{Problem, Reason, Refused};
-use crate::vault::{Connection, LinkEnd, LinkPhase, Opened};
+use crate::vault::{Connection, LinkEnd, LinkPhase, Opened, VaultError};
 
 /// A link as its beginner sees it.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub struct LinkView {
     pub expires_at: Timestamp,
     /// Whether `ConfirmLink` needs what the person's browser carries.
     pub confirmation_required: bool,
+    pub warnings: Vec<Warning>,
 }
 
 /// A connection as its readers see it.
@@ -43,6 +45,7 @@ pub struct ConnectionView {
     /// When another system used it last, before it was imported.
     pub used_at: Option<Timestamp>,
     pub failure: Option<Failure>,
+    pub warnings: Vec<Warning>,
 }
 
 impl Links {
@@ -65,7 +68,8 @@ impl Links {
         let allowed = self.0.gate.allow(&asking, Permission::ConnectionsRead, &account).await?;
         let key = ConnectionKey { account: allowed.account().clone(), role };
         let opened = self.0.vault.connection(&key).await?;
-        opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
+        let view = opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))?;
+        Ok(ConnectionView { warnings: self.0.warnings(&key.account).await, ..view })
     }
 
     /// A page of an account's connections after `after`, at most `limit`.
@@ -78,13 +82,13 @@ impl Links {
     ) -> Result<Vec<ConnectionView>, Refused> {
         let allowed = self.0.gate.allow(&asking, Permission::ConnectionsRead, &account).await?;
         let page = self.0.vault.connections(allowed.account(), after, limit).await?;
-        Ok(page
-            .into_iter()
-            .map(|(key, opened)| match opened {
-                Ok(opened) => ConnectionView::of(&opened),
-                Err(error) => ConnectionView::damaged(key, error.problem().reason),
-            })
-            .collect())
+        let warnings = self.0.warnings(allowed.account()).await;
+        let view = |(key, opened): (ConnectionKey, Result<Opened, VaultError>)| match opened {
+            Ok(opened) => ConnectionView::of(&opened),
+            Err(error) => ConnectionView::damaged(key, error.problem().reason),
+        };
+        let warned = |view| ConnectionView { warnings: warnings.clone(), ..view };
+        Ok(page.into_iter().map(view).map(warned).collect())
     }
 }
 
@@ -103,7 +107,18 @@ pub(super) fn never_linked(key: &ConnectionKey) -> Refused {
 }
 
 impl Parts {
-    pub(super) async fn brought_up_to_date(&self, mut found: Found) -> Result<LinkView, Refused> {
+    /// What soon may stop the account's connections; none if that cannot be told now.
+    async fn warnings(&self, account: &AccountId) -> Vec<Warning> {
+        let integration = self.accounts.integration(account).await.ok().flatten();
+        integration.map(|one| warnings_of(&one, self.clock.now().wall)).unwrap_or_default()
+    }
+
+    pub(super) async fn brought_up_to_date(&self, found: Found) -> Result<LinkView, Refused> {
+        let warnings = self.warnings(&found.link.key.account).await;
+        Ok(LinkView { warnings, ..self.looked_at(found).await? })
+    }
+
+    async fn looked_at(&self, mut found: Found) -> Result<LinkView, Refused> {
         if found.has_expired() {
             let message = "The link was not finished in time. Begin it again.";
             found.link.end(Reason::LinkExpired, message);
@@ -141,6 +156,7 @@ impl LinkView {
         let link = found.link;
         Self {
             confirmation_required: link.return_to.is_some(),
+            warnings: Vec::new(),
             id: link.id,
             key: link.key,
             phase: link.phase,
@@ -166,6 +182,7 @@ impl ConnectionView {
             token_expires_at: None,
             refreshed_at: None,
             failure: opened.failure.clone(),
+            warnings: Vec::new(),
         };
         match &opened.connection {
             Connection::Live(live) => Self {
@@ -219,6 +236,7 @@ impl ConnectionView {
             token_expires_at: None,
             refreshed_at: None,
             failure: Some(failure),
+            warnings: Vec::new(),
         }
     }
 }

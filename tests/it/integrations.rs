@@ -234,6 +234,8 @@ async fn a_secret_that_expires_soon_is_a_warning() {
 
     let warning = &token.warnings[0];
     assert!(warning.text.contains("12 days"), "{}", warning.text);
+    assert_eq!(operator.connection().await.unwrap().warnings, token.warnings);
+    assert_eq!(operator.integration("acme").await.unwrap().warnings, token.warnings);
     let shown = operator.integration("acme").await.unwrap().client_credentials.remove(0);
     assert_eq!(shown.expires_at.unwrap().seconds, seconds);
 }

@@ -24,7 +24,7 @@ async fn a52_a_clone_beside_a_storing_helper_leaves_no_token_on_disk() {
     }
     job.git(&["-C", "clone", "fetch", "--quiet"]).await.done();
 
-    let tokens = job.given.emulator.token_requests().into_iter().filter_map(|request| request.access_token);
+    let tokens = job.given.requests_for_users().into_iter().filter_map(|request| request.access_token);
     let tokens: Vec<_> = tokens.collect();
     assert_eq!(tokens.len(), 1, "one token for all of it");
     assert!(!job.home.path().join(".git-credentials").exists(), "the storing helper was told");

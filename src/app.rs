@@ -22,19 +22,20 @@ use crate::entra::Entra;
 use crate::gate::Gate;
 use crate::grpc::{self, Admission, Face, HealthWatch, ServerLimits};
 use crate::identify::Identifier;
-use crate::integrations::{Integrations, Prover, make_prover};
+use crate::integrations::{Checks, Integrations, ProofQueue, Prover, PublicUrls, Runs, make_prover};
 use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
 use crate::link_pages;
-use crate::links::{LinkSweeper, Links, Parts};
+use crate::links::{LinkSweeper, Links, Parts, ReturnTargets};
 use crate::outgoing::{Outgoing, OutgoingConfig, OutgoingError};
+use crate::policy::Policy;
 use crate::release::Release;
 use crate::repos::{LISTS_MAX, Repos};
 use crate::seal::{Keyring, KeyringError, Sealer};
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 use crate::tls::{SocketError, SocketIncoming, TcpIncoming, Tls, TlsError, TlsReloader};
-use crate::tokens::{Refresh, Refresher, tokens};
+use crate::tokens::{Refresh, Refresher, Tokens, tokens};
 use crate::vault::Vault;
 
 /// A broker whose sockets are bound.
@@ -88,6 +89,7 @@ struct Listeners {
 
 /// Opens what `config` names and binds its sockets.
 pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, BuildError> {
+    let key_made_at = made_at(&config.key_file);
     let vault = Arc::new(open_vault(&config.store, config.key_file.clone(), clock.clone()).await?);
     let listeners = Listeners::bind(&config).await?;
     let outgoing = Outgoing::new(&OutgoingConfig { proxy: config.proxy, ca_pem: config.ca_pem })?;
@@ -112,52 +114,105 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let (proofs, prover) =
         make_prover(vault.clone(), accounts.clone(), entra.clone(), tokens.clone(), clock.clone());
 
-    let links = Links::new(Parts {
-        gate: gate.clone(),
-        vault: vault.clone(),
-        accounts: accounts.clone(),
-        tokens: tokens.clone(),
-        entra,
-        identifier,
-        clock: clock.clone(),
-        tasks: tasks.clone(),
-        return_targets: config.return_targets,
-    });
-    let face = Face {
-        integrations: Integrations {
-            gate: gate.clone(),
-            vault: vault.clone(),
-            accounts: accounts.clone(),
-            tokens: tokens.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            proofs,
-            public_urls: config.public_urls,
-        },
-        links,
+    let shared = Shared { gate, vault: vault.clone(), accounts, tokens, entra, devops, clock: clock.clone() };
+    let own = Own {
+        key_made_at,
         policy,
-        release: Release {
-            gate: gate.clone(),
-            accounts: accounts.clone(),
-            tokens: tokens.clone(),
-            clock: clock.clone(),
-        },
-        repos: Repos {
-            gate,
-            accounts,
-            tokens,
-            devops,
-            clock: clock.clone(),
-            lists: Arc::new(Semaphore::new(LISTS_MAX)),
-        },
+        proofs,
+        public_urls: config.public_urls,
+        return_targets: config.return_targets,
         admission: Admission::new(config.in_flight_max),
     };
+    let face = shared.into_face(own, identifier, &tasks);
     let (routes, reporter) = grpc::services(&face);
     let health = HealthWatch { reporter, vault: vault.clone(), audit: audit.clone(), clock: clock.clone() };
     let mut actors = Stage::default();
     start_actors(&mut actors, refresher, prover, health, LinkSweeper { vault, clock });
     let limits = ServerLimits { connection_age_max: config.connection_age_max };
     Ok(listeners.serve(face, (routes, limits), (audit, Arc::new(metrics)), actors, tasks, writer))
+}
+
+/// What the use cases have in common.
+struct Shared {
+    gate: Gate,
+    vault: Arc<Vault>,
+    accounts: Arc<Accounts>,
+    tokens: Tokens,
+    entra: Arc<Entra>,
+    devops: Arc<Devops>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What one of them has alone.
+struct Own {
+    key_made_at: Option<jiff::Timestamp>,
+    policy: Arc<Policy>,
+    proofs: ProofQueue,
+    public_urls: PublicUrls,
+    return_targets: ReturnTargets,
+    admission: Admission,
+}
+
+impl Shared {
+    fn into_face(self, own: Own, identifier: Arc<Identifier>, tasks: &Tasks) -> Face {
+        let Self { gate, vault, accounts, tokens, entra, devops, clock } = self;
+        let links = Links::new(Parts {
+            gate: gate.clone(),
+            vault: vault.clone(),
+            accounts: accounts.clone(),
+            tokens: tokens.clone(),
+            entra: entra.clone(),
+            identifier,
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            return_targets: own.return_targets,
+        });
+        Face {
+            checks: Checks {
+                gate: gate.clone(),
+                vault: vault.clone(),
+                accounts: accounts.clone(),
+                tokens: tokens.clone(),
+                entra: entra.clone(),
+                devops: devops.clone(),
+                clock: clock.clone(),
+                key_made_at: own.key_made_at,
+                runs: Runs::default(),
+            },
+            integrations: Integrations {
+                gate: gate.clone(),
+                vault: vault.clone(),
+                accounts: accounts.clone(),
+                tokens: tokens.clone(),
+                clock: clock.clone(),
+                tasks: tasks.clone(),
+                proofs: own.proofs,
+                public_urls: own.public_urls,
+            },
+            links,
+            policy: own.policy,
+            release: Release {
+                gate: gate.clone(),
+                accounts: accounts.clone(),
+                tokens: tokens.clone(),
+                clock: clock.clone(),
+            },
+            repos: Repos {
+                gate,
+                accounts,
+                tokens,
+                devops,
+                clock: clock.clone(),
+                lists: Arc::new(Semaphore::new(LISTS_MAX)),
+            },
+            admission: own.admission,
+        }
+    }
+}
+
+/// When a file was last written, if the file system tells.
+fn made_at(file: &std::path::Path) -> Option<jiff::Timestamp> {
+    file.metadata().and_then(|metadata| metadata.modified()).ok()?.try_into().ok()
 }
 
 async fn open_vault(

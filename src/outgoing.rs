@@ -160,6 +160,11 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Every line of a header that may stand several times.
+    pub fn header_values(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
+    }
+
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }

@@ -10,6 +10,7 @@
 
 pub mod connections;
 pub mod credential;
+pub mod doctor;
 pub mod git_setup;
 pub mod import;
 pub mod integration;
@@ -86,6 +87,8 @@ pub enum Command {
     Repos(repos::Args),
     /// A short-lived access token, the account's or a developer's: its fingerprint, or with --reveal itself
     Token(token::Args),
+    /// Try everything about an account that can be tried without a person
+    Doctor(doctor::Args),
     /// Take over refresh tokens that another system holds
     Import(import::Args),
     /// Make git ask this broker for Azure Repos
@@ -145,6 +148,7 @@ pub async fn run(global: &GlobalArgs, command: Command, console: &mut Console<'_
         Command::Connections(args) => connections::run(session, args).await,
         Command::Repos(args) => repos::run(session, args).await,
         Command::Token(args) => token::run(session, args).await,
+        Command::Doctor(args) => doctor::run(session, args).await,
         Command::Import(args) => import::run(session, args).await,
         Command::GitSetup(args) => git_setup::run(session, &args, &global.settings()),
     };

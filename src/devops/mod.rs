@@ -11,6 +11,7 @@
 //! Nothing is retried or cached here, and a refused token is not refreshed: the floors above do.
 
 mod answer;
+mod challenge;
 mod repositories;
 mod who_am_i;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use reqwest::RequestBuilder;
 use url::Url;
 
+pub use self::challenge::Directory;
 pub use self::repositories::{Repository, RepositoryId};
 pub use self::who_am_i::Member;
 use crate::ids::Organization;
@@ -76,6 +78,15 @@ impl Devops {
         let request = self.outgoing.get(url).query(&[("connectOptions", "none")]);
         let answer = self.ask(request, token, CONNECTION_DATA_VERSION, CALL_LIMITS).await?;
         who_am_i::parse(answer::read(&answer)?)
+    }
+
+    /// Which directory the organization is connected to: it tells everybody who brings no token.
+    pub async fn directory(&self, organization: &Organization) -> Result<Directory, DevopsError> {
+        let url = self.url(organization, &["connectionData"]);
+        let accept = format!("application/json;api-version={CONNECTION_DATA_VERSION}");
+        let request =
+            self.outgoing.get(url).header("accept", accept).header("x-tfs-fedauthredirect", "Suppress");
+        challenge::read(&self.outgoing.send(request, CALL_LIMITS).await?)
     }
 
     /// All repositories the token sees in `organization`, in no particular order. Seeing is not

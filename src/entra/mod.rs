@@ -15,6 +15,7 @@
 
 mod authorize;
 mod certificate;
+mod discovery;
 mod id_token;
 mod judge;
 mod signing_keys;

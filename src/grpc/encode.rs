@@ -2,11 +2,13 @@
 
 use jiff::Timestamp;
 
+use super::status;
 use crate::accounts::{Warning, warnings_of, warnings_of_credential};
 use crate::connection::{ConnectionKey, HeadlessIdentity, Identity, Role};
 use crate::devops::Repository;
 use crate::git_url::GitUrl;
 use crate::ids::Label;
+use crate::integrations::{Check, Found, Report};
 use crate::links::{Begun, ConnectionView, Door, LinkView, below, redirect_path};
 use crate::pb;
 use crate::repos::Readability;
@@ -181,5 +183,27 @@ pub(super) fn repository((repo, readability): (Repository, Readability)) -> pb::
             Readability::Disabled => pb::Readability::Disabled.into(),
             Readability::NoPermission => pb::Readability::NoPermission.into(),
         },
+    }
+}
+
+pub(super) fn report(report: &Report) -> pb::CheckIntegrationResponse {
+    let check = |check: &Check| {
+        let (outcome, reason) = match check.found {
+            Found::Passed => (pb::CheckOutcome::Passed, None),
+            Found::Warned(reason) => (pb::CheckOutcome::Warned, reason),
+            Found::Failed(reason) => (pb::CheckOutcome::Failed, Some(reason)),
+            Found::Skipped => (pb::CheckOutcome::Skipped, None),
+        };
+        pb::Check {
+            name: check.name.to_owned(),
+            outcome: outcome.into(),
+            reason: reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+            message: check.message.clone(),
+            help_url: reason.and_then(status::help).map(|(_, url)| url.to_owned()).unwrap_or_default(),
+        }
+    };
+    pb::CheckIntegrationResponse {
+        checks: report.checks.iter().map(check).collect(),
+        checked_at: Some(timestamp(report.at)),
     }
 }

@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{CHANGE_DEADLINE, Face, asking, encode, parse, status};
+use super::{CHANGE_DEADLINE, Face, LIST_DEADLINE, asking, encode, parse};
 use crate::connection::HeadlessIdentity;
 use crate::ids::DevopsScope;
 use crate::integrations::{NewCredential, Registration, parse_public_url};
@@ -118,9 +118,15 @@ impl Integrations for Face {
 
     async fn check_integration(
         &self,
-        _request: Request<pb::CheckIntegrationRequest>,
+        request: Request<pb::CheckIntegrationRequest>,
     ) -> Result<Response<pb::CheckIntegrationResponse>, Status> {
-        Err(status::unimplemented())
+        let asked = request.get_ref();
+        let asking = asking("CheckIntegration", &request, &asked.actor, "")?;
+        self.call(LIST_DEADLINE, async {
+            let account = parse::account(&asked.account_id)?;
+            Ok(encode::report(&self.checks.check(asking, account).await?))
+        })
+        .await
     }
 
     async fn suspend(

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use crate::gate::Asking;
-use crate::integrations::Integrations;
+use crate::integrations::{Checks, Integrations};
 use crate::links::Links;
 use crate::policy::Policy;
 use crate::reason::{Problem, Reason, Refused};
@@ -37,6 +37,7 @@ use crate::repos::Repos;
 /// What the face serves.
 #[derive(Clone)]
 pub struct Face {
+    pub checks: Checks,
     pub integrations: Integrations,
     pub links: Links,
     pub policy: Arc<Policy>,

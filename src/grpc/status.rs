@@ -67,7 +67,7 @@ fn code(class: Class) -> Code {
 }
 
 /// Where a person can act.
-fn help(reason: Reason) -> Option<(&'static str, &'static str)> {
+pub(super) fn help(reason: Reason) -> Option<(&'static str, &'static str)> {
     match reason {
         Reason::AdminActionRequired
         | Reason::ClientCredentialRejected

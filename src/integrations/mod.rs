@@ -10,6 +10,7 @@
 //!
 //! What is registered is used by others: tokens, links and lists.
 
+mod check;
 mod credentials;
 mod end;
 mod prove;
@@ -19,6 +20,7 @@ mod suspend;
 
 use std::sync::Arc;
 
+pub use check::{Check, Checks, Found, Report, Runs};
 pub use credentials::NewCredential;
 pub use prove::{ProofQueue, Prover, make_prover};
 pub use public_url::{PublicUrls, parse_public_url};

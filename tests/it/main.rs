@@ -12,6 +12,7 @@ mod crash;
 mod credentials;
 mod developers;
 mod disconnect;
+mod doctor;
 mod git_credential;
 mod import;
 mod integrations;

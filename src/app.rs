@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
 use crate::accounts::Accounts;
@@ -30,7 +29,7 @@ use crate::links::{LinkSweeper, Links, Parts, ReturnTargets};
 use crate::outgoing::{Outgoing, OutgoingConfig, OutgoingError};
 use crate::policy::Policy;
 use crate::release::Release;
-use crate::repos::{LISTS_MAX, Repos};
+use crate::repos::{self, Repos};
 use crate::seal::{Keyring, KeyringError, Sealer};
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
@@ -197,14 +196,14 @@ impl Shared {
                 tokens: tokens.clone(),
                 clock: clock.clone(),
             },
-            repos: Repos {
+            repos: Repos::new(repos::Parts {
                 gate,
                 accounts,
                 tokens,
                 devops,
                 clock: clock.clone(),
-                lists: Arc::new(Semaphore::new(LISTS_MAX)),
-            },
+                tasks: tasks.clone(),
+            }),
             admission: own.admission,
         }
     }
@@ -314,10 +313,12 @@ impl Bound {
             // A connection that says nothing has nothing to lose: only calls in flight are waited for.
             let answered = async {
                 face.admission.drained().await;
+                face.repos.stop();
                 tasks.drain().await;
                 tokio::time::sleep(LINGER).await;
             };
             let faces = faces.drain_while(answered).await;
+            face.repos.stop();
             tasks.drain().await;
             let actors = actors.drain().await;
             faces.and(actors).and(writer.drain().await)

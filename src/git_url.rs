@@ -95,6 +95,12 @@ impl GitUrl {
         let (project, repository) = (encode(&self.project), encode(&self.repository));
         format!("https://dev.azure.com/{}/{project}/_git/{repository}", self.organization)
     }
+
+    /// The same repository for ssh.
+    pub fn to_ssh_url(&self) -> String {
+        let (project, repository) = (encode(&self.project), encode(&self.repository));
+        format!("git@ssh.dev.azure.com:v3/{}/{project}/{repository}", self.organization)
+    }
 }
 
 enum Host {

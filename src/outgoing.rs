@@ -22,6 +22,7 @@ use reqwest::{Client, Proxy, RequestBuilder, Response, redirect};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -60,6 +61,15 @@ pub struct Answer {
     /// Wiped on drop, because tokens arrive in bodies.
     pub body: Zeroizing<Vec<u8>>,
     headers: HeaderMap,
+}
+
+/// An answer whose body is still to come, for bodies too large to hold.
+pub struct Arriving {
+    head: Answer,
+    response: Response,
+    limits: Limits,
+    until: Instant,
+    arrived: usize,
 }
 
 /// Why there is no answer, or no client.
@@ -122,14 +132,59 @@ impl Outgoing {
 
     /// Sends `request` and reads its whole answer, whatever its status.
     pub async fn send(&self, request: RequestBuilder, limits: Limits) -> Result<Answer, OutgoingError> {
+        self.open(request, limits).await?.read().await
+    }
+
+    /// Sends `request` and returns as soon as it is answered; the deadline holds for the body too.
+    pub async fn open(&self, request: RequestBuilder, limits: Limits) -> Result<Arriving, OutgoingError> {
+        let until = Instant::now() + limits.deadline;
         let request = request.build().map_err(OutgoingError::from_reqwest)?;
-        let exchange = async {
-            let response = self.client.execute(request).await.map_err(OutgoingError::from_reqwest)?;
-            read(response, limits.body_bytes_max).await
-        };
-        tokio::time::timeout(limits.deadline, exchange)
-            .await
-            .unwrap_or(Err(OutgoingError::Timeout { deadline: limits.deadline }))
+        let response = in_time(until, limits, self.client.execute(request)).await?;
+        let announced = response.content_length().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+        if limits.body_bytes_max < announced {
+            return Err(OutgoingError::BodyTooLarge { max: limits.body_bytes_max });
+        }
+        let body = Zeroizing::new(Vec::with_capacity(announced.clamp(BODY_LEN_FIRST, BODY_LEN_BELIEVED)));
+        let head = Answer::new(response.status().as_u16(), response.headers().clone(), body);
+        Ok(Arriving { head, response, limits, until, arrived: 0 })
+    }
+}
+
+impl Arriving {
+    /// The answer so far: all but its body.
+    pub fn head(&self) -> &Answer {
+        &self.head
+    }
+
+    /// The next piece of the body; `None` after the last one.
+    pub async fn piece(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, OutgoingError> {
+        let piece = in_time(self.until, self.limits, self.response.chunk()).await?;
+        let max = self.limits.body_bytes_max;
+        let len = piece.as_ref().map_or(0, tokio_util::bytes::Bytes::len);
+        if max - self.arrived < len {
+            return Err(OutgoingError::BodyTooLarge { max });
+        }
+        self.arrived += len;
+        Ok(piece)
+    }
+
+    /// The answer with what is left of its body.
+    pub async fn read(mut self) -> Result<Answer, OutgoingError> {
+        while let Some(piece) = self.piece().await? {
+            append(&mut self.head.body, piece.as_ref());
+        }
+        Ok(self.head)
+    }
+}
+
+async fn in_time<T>(
+    until: Instant,
+    limits: Limits,
+    exchange: impl Future<Output = Result<T, reqwest::Error>>,
+) -> Result<T, OutgoingError> {
+    match tokio::time::timeout_at(until, exchange).await {
+        Ok(done) => done.map_err(OutgoingError::from_reqwest),
+        Err(_) => Err(OutgoingError::Timeout { deadline: limits.deadline }),
     }
 }
 
@@ -227,22 +282,6 @@ fn parse_roots(pem: &[u8]) -> Result<RootCertStore, OutgoingError> {
         (0, _) => Err(OutgoingError::CaBundle),
         _ => Ok(roots),
     }
-}
-
-async fn read(mut response: Response, max: usize) -> Result<Answer, OutgoingError> {
-    let announced = response.content_length().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
-    if max < announced {
-        return Err(OutgoingError::BodyTooLarge { max });
-    }
-    let mut body = Zeroizing::new(Vec::with_capacity(announced.clamp(BODY_LEN_FIRST, BODY_LEN_BELIEVED)));
-    while let Some(chunk) = response.chunk().await.map_err(OutgoingError::from_reqwest)? {
-        if max - body.len() < chunk.len() {
-            return Err(OutgoingError::BodyTooLarge { max });
-        }
-        append(&mut body, &chunk);
-    }
-    let headers = std::mem::take(response.headers_mut());
-    Ok(Answer::new(response.status().as_u16(), headers, body))
 }
 
 /// Grows by moving into a new buffer, so that the old one is wiped; `Vec` would just free it.

@@ -104,6 +104,13 @@ pub enum Refused {
     Problem(#[from] Problem),
 }
 
+/// What does not fail this call but soon may fail another.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Warning {
+    pub code: &'static str,
+    pub text: String,
+}
+
 impl Reason {
     pub const ALL: [Self; 24] = [
         Self::AdminActionRequired,

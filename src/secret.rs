@@ -119,7 +119,8 @@ pub fn make_random_text() -> String {
     URL_SAFE_NO_PAD.encode(make_random::<32>())
 }
 
-fn make_random<const LEN: usize>() -> [u8; LEN] {
+/// Random bytes.
+pub fn make_random<const LEN: usize>() -> [u8; LEN] {
     let mut bytes = [0; LEN];
     SystemRandom::new()
         .fill(&mut bytes)

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use self::attempts::{Attempts, Chosen};
 pub use self::federated::Sources;
-pub use self::warning::{Warning, warnings_of, warnings_of_credential};
+pub use self::warning::{warnings_of, warnings_of_credential};
 use crate::clock::Clock;
 use crate::ids::{AccountId, CredentialId};
 use crate::reason::{Problem, Reason, Refused};

@@ -5,14 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::between;
+use crate::reason::Warning;
 use crate::vault::{ClientCredential, Integration};
-
-/// What does not fail this call but soon may fail another.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Warning {
-    pub code: &'static str,
-    pub text: String,
-}
 
 /// What soon may stop the whole account: the last credential in force runs out, or none is left.
 pub fn warnings_of(integration: &Integration, now: Timestamp) -> Vec<Warning> {

@@ -21,6 +21,7 @@ use crate::entra::EntraConfig;
 use crate::ids::Label;
 use crate::integrations::PublicUrls;
 use crate::links::ReturnTargets;
+use crate::outgoing::Limits;
 use crate::policy::Policy;
 use crate::tls::TlsFiles;
 use crate::tokens::RefreshConfig;
@@ -136,7 +137,7 @@ impl raw::Sections {
         let admin = problems.check("listen.admin", self.listen.admin.parse());
         let federated_sources = self.entra.federated_sources(base, problems);
         let entra = self.entra.into_config(problems);
-        let devops = problems.https("devops.base", &self.devops.base).map(|base| DevopsConfig { base });
+        let devops = self.devops.into_config(problems);
         let (public_urls, return_targets) = self.links.into_config(problems);
         let proxy =
             self.outgoing.proxy.as_deref().and_then(|proxy| problems.check("outgoing.proxy", proxy.parse()));
@@ -257,6 +258,18 @@ impl raw::Entra {
     }
 }
 
+impl raw::Devops {
+    fn into_config(self, problems: &mut Problems) -> Option<DevopsConfig> {
+        let base = problems.https("devops.base", &self.base);
+        let deadline = problems.check("devops.list_timeout", positive(self.list_timeout))?;
+        if LIST_TIMEOUT_MAX < deadline {
+            problems.add("devops.list_timeout", format!("is at most {} s", LIST_TIMEOUT_MAX.as_secs()));
+        }
+        let body_bytes_max = self.list_max_mib.get().saturating_mul(1024 * 1024);
+        Some(DevopsConfig { base: base?, list: Limits { deadline, body_bytes_max } })
+    }
+}
+
 impl raw::Links {
     fn into_config(self, problems: &mut Problems) -> (PublicUrls, ReturnTargets) {
         let (mut urls, mut targets) = (PublicUrls::default(), ReturnTargets::default());
@@ -340,6 +353,8 @@ fn positive(value: SignedDuration) -> Result<Duration, &'static str> {
 
 /// Far more than one process can serve.
 const IN_FLIGHT_MAX: usize = 1_000_000;
+/// A call of `ListReadableRepos` ends after 90 s, and the token before it may take ten.
+const LIST_TIMEOUT_MAX: Duration = Duration::from_secs(80);
 
 #[cfg(test)]
 mod tests;

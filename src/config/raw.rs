@@ -78,6 +78,8 @@ pub(super) struct FederatedSource {
 #[serde(default)]
 pub(super) struct Devops {
     pub(super) base: String,
+    pub(super) list_timeout: SignedDuration,
+    pub(super) list_max_mib: NonZeroUsize,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -171,7 +173,11 @@ impl Default for Entra {
 
 impl Default for Devops {
     fn default() -> Self {
-        Self { base: "https://dev.azure.com".to_owned() }
+        Self {
+            base: "https://dev.azure.com".to_owned(),
+            list_timeout: SignedDuration::from_secs(75),
+            list_max_mib: NonZeroUsize::new(256).expect("is not zero"),
+        }
     }
 }
 

@@ -6,22 +6,26 @@
 //!    (azure.md 3.8, [`answer`]).
 //! 2. A list is complete or an error (P7): nothing here shortens, pages or skips.
 //! 3. Names go into URLs as whole path segments (threat T11); upstream text goes nowhere but into
-//!    names people see, stripped of control characters.
+//!    names people see.
 //!
 //! Nothing is retried or cached here, and a refused token is not refreshed: the floors above do.
 
 mod answer;
 mod challenge;
+mod permissions;
 mod repositories;
 mod who_am_i;
 
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
+use tokio::sync::mpsc;
 use url::Url;
 
 pub use self::challenge::Directory;
-pub use self::repositories::{Repository, RepositoryId};
+pub use self::permissions::RepositoryId;
+use self::repositories::Body;
+pub use self::repositories::{Project, Repository};
 pub use self::who_am_i::Member;
 use crate::ids::Organization;
 use crate::outgoing::{Answer, Limits, Outgoing, OutgoingError, under};
@@ -33,6 +37,8 @@ use crate::secret::AccessToken;
 pub struct DevopsConfig {
     /// `https://dev.azure.com`
     pub base: Url,
+    /// What the list of all repositories may cost.
+    pub list: Limits,
 }
 
 /// Azure DevOps, reached over the network.
@@ -40,6 +46,13 @@ pub struct DevopsConfig {
 pub struct Devops {
     config: DevopsConfig,
     outgoing: Outgoing,
+}
+
+/// What was asked for, and how long to wait before asking for more (azure.md 3.10).
+#[derive(Debug)]
+pub struct Paced<T> {
+    pub value: T,
+    pub slow_down: Option<Duration>,
 }
 
 /// Why Azure DevOps gave no answer that can be used.
@@ -95,13 +108,28 @@ impl Devops {
         &self,
         organization: &Organization,
         token: &AccessToken,
-    ) -> Result<Vec<Repository>, DevopsError> {
+    ) -> Result<Paced<Vec<Repository>>, DevopsError> {
         let request = self.outgoing.get(self.url(organization, &["git", "repositories"]));
-        let answer = self.ask(request, token, VERSION, LIST_LIMITS).await?;
+        let request = dressed(request, token, VERSION);
+        let mut arriving = self.outgoing.open(request, self.config.list).await?;
+        let head = arriving.head();
+        if head.status == 203 || !head.is_success() || !head.is_json() {
+            let answer = arriving.read().await?;
+            answer::read(&answer)?;
+            return Err(DevopsError::Unparseable);
+        }
+        let slow_down = head.retry_after;
         // Of a large organization this is seconds of work, which the other tasks should not wait for.
-        tokio::task::spawn_blocking(move || repositories::parse(answer::read(&answer)?))
-            .await
-            .unwrap_or(Err(DevopsError::Unparseable))
+        let (pieces, body) = mpsc::channel(PIECES_MAX);
+        let parsing = tokio::task::spawn_blocking(move || repositories::parse(Body::new(body)));
+        while let Some(piece) = arriving.piece().await? {
+            if pieces.send(piece.as_ref().to_vec()).await.is_err() {
+                break; // It is no list: the parser says so.
+            }
+        }
+        drop(pieces);
+        let value = parsing.await.unwrap_or(Err(DevopsError::Unparseable))?;
+        Ok(Paced { value, slow_down })
     }
 
     /// For each of `repos`, in order, whether the token may read it (azure.md 3.6).
@@ -109,22 +137,14 @@ impl Devops {
         &self,
         organization: &Organization,
         token: &AccessToken,
-        repos: &[RepositoryId],
-    ) -> Result<Vec<bool>, DevopsError> {
-        let mut readable = Vec::with_capacity(repos.len());
-        let mut wait = None;
-        for batch in repos.chunks(BATCH_LEN_MAX) {
-            if let Some(wait) = wait.take() {
-                tokio::time::sleep(wait).await;
-            }
-            let url = self.url(organization, &["security", "permissionevaluationbatch"]);
-            let request = self.outgoing.post(url).json(&repositories::read_questions(batch));
-            let answer = self.ask(request, token, VERSION, CALL_LIMITS).await?;
-            readable.extend(repositories::parse_read_answers(answer::read(&answer)?, batch)?);
-            // On a good answer this means: slow down (azure.md 3.10).
-            wait = answer.retry_after.map(|wait| wait.min(SLOW_DOWN_MAX));
-        }
-        Ok(readable)
+        repos: &[RepositoryId<'_>],
+    ) -> Result<Paced<Vec<bool>>, DevopsError> {
+        debug_assert!(repos.len() <= BATCH_LEN_MAX, "BUG: a batch larger than is known to work");
+        let url = self.url(organization, &["security", "permissionevaluationbatch"]);
+        let request = self.outgoing.post(url).json(&permissions::read_questions(repos));
+        let answer = self.ask(request, token, VERSION, CALL_LIMITS).await?;
+        let value = permissions::parse_read_answers(answer::read(&answer)?, repos)?;
+        Ok(Paced { value, slow_down: answer.retry_after })
     }
 
     fn url(&self, organization: &Organization, path: &[&str]) -> Url {
@@ -139,13 +159,16 @@ impl Devops {
         version: &str,
         limits: Limits,
     ) -> Result<Answer, DevopsError> {
-        let request = request
-            .bearer_auth(token.expose())
-            .header("accept", format!("application/json;api-version={version}"))
-            // Else a bad token is answered with a sign-in page (azure.md 3.8).
-            .header("x-tfs-fedauthredirect", "Suppress");
-        Ok(self.outgoing.send(request, limits).await?)
+        Ok(self.outgoing.send(dressed(request, token, version), limits).await?)
     }
+}
+
+fn dressed(request: RequestBuilder, token: &AccessToken, version: &str) -> RequestBuilder {
+    request
+        .bearer_auth(token.expose())
+        .header("accept", format!("application/json;api-version={version}"))
+        // Else a bad token is answered with a sign-in page (azure.md 3.8).
+        .header("x-tfs-fedauthredirect", "Suppress")
 }
 
 impl DevopsError {
@@ -174,10 +197,7 @@ const VERSION: &str = "7.1";
 const CONNECTION_DATA_VERSION: &str = "7.1-preview.1";
 /// Azure DevOps may hold a request for 30 s before it answers (azure.md 3.10).
 const CALL_LIMITS: Limits = Limits { deadline: Duration::from_secs(40), body_bytes_max: 4 * 1024 * 1024 };
-/// One answer holds all repositories: 20 000 took 6 s (azure.md 3.5), plus the 30 s of above, within
-/// the 90 s a list may take. A repository is about 1 KiB, so this is far beyond any organization.
-const LIST_LIMITS: Limits = Limits { deadline: Duration::from_secs(75), body_bytes_max: 256 * 1024 * 1024 };
 /// What is known to work (azure.md, U10).
-const BATCH_LEN_MAX: usize = 200;
-/// Long enough to be polite, short enough to end within the deadline of a list.
-const SLOW_DOWN_MAX: Duration = Duration::from_secs(5);
+pub const BATCH_LEN_MAX: usize = 200;
+/// Pieces of a body that wait to be parsed: a slow parser slows the sender down.
+const PIECES_MAX: usize = 16;

@@ -3,12 +3,13 @@
 use tonic::{Request, Response, Status};
 
 use super::{Face, LIST_DEADLINE, RELEASE_DEADLINE, asking, encode, parse};
+use crate::connection::Role;
 use crate::git_url::GitUrl;
 use crate::pb;
 use crate::pb::credential_broker_server::CredentialBroker;
 use crate::reason::Refused;
 use crate::release::{Released, Wish};
-use crate::repos::{Filter, Listed};
+use crate::repos::{self, Filter, Start};
 use crate::secret::Fingerprint;
 
 #[tonic::async_trait]
@@ -54,20 +55,19 @@ impl CredentialBroker for Face {
         let asked = request.get_ref();
         let asking = asking("ListReadableRepos", &request, &asked.actor, "")?;
         self.call(LIST_DEADLINE, async {
-            parse::must_be_empty("developer_id", &asked.developer_id)?;
-            parse::must_be_empty("page_token", &asked.page_token)?;
+            let developer = parse::developer(&asked.developer_id, &asked.developer_assertion)?;
             let account = parse::account(&asked.account_id)?;
-            parse::label("project", &asked.project)?;
+            parse::optional("project", &asked.project, PROJECT_LEN_MAX)?;
             let filter =
                 Filter { project: asked.project.clone(), include_unreadable: asked.include_unreadable };
-            let Listed { repos, as_of, identity } = self.repos.readable(asking, account, &filter).await?;
-            Ok(pb::ListReadableReposResponse {
-                repos: repos.into_iter().map(encode::repository).collect(),
-                next_page_token: String::new(),
-                as_of: Some(encode::timestamp(as_of)),
-                identity: Some(encode::identity(&identity)),
-                warnings: Vec::new(),
-            })
+            let page_size = parse::page_size(asked.page_size)?;
+            let start = match asked.page_token.as_str() {
+                "" => Start::First { max_age: parse::max_age(asked.max_age)? },
+                page_token => Start::At { page_token: page_token.to_owned() },
+            };
+            let role = developer.map(Role::Developer);
+            let wish = repos::Wish { asking, account, role, filter, page_size, start };
+            Ok(encode::listed(&self.repos.page(&wish).await?))
         })
         .await
     }
@@ -162,3 +162,5 @@ fn git_response(released: &Released, url: &GitUrl) -> pb::GetGitCredentialRespon
 
 /// Azure Repos ignores it, but some helpers drop an empty one (azure.md 4.2).
 const GIT_USERNAME: &str = "oauth2";
+/// Azure's own limit of a project's name is 64 characters.
+const PROJECT_LEN_MAX: usize = 256;

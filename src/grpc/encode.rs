@@ -3,15 +3,16 @@
 use jiff::Timestamp;
 
 use super::status;
-use crate::accounts::{Warning, warnings_of, warnings_of_credential};
+use crate::accounts::{warnings_of, warnings_of_credential};
 use crate::connection::{ConnectionKey, HeadlessIdentity, Identity, Role};
 use crate::devops::Repository;
 use crate::git_url::GitUrl;
-use crate::ids::Label;
+use crate::ids::{Label, Organization};
 use crate::integrations::{Check, Found, Report};
 use crate::links::{Begun, ConnectionView, Door, LinkView, below, redirect_path};
 use crate::pb;
-use crate::repos::Readability;
+use crate::reason::Warning;
+use crate::repos::{Listed, Readability};
 use crate::vault::{ClientCredential, Integration, LinkPhase, Means, Suspension};
 
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
@@ -166,17 +167,34 @@ pub(super) fn integration(integration: &Integration, now: Timestamp) -> pb::Inte
     }
 }
 
-pub(super) fn repository((repo, readability): (Repository, Readability)) -> pb::Repository {
+pub(super) fn listed(listed: &Listed) -> pb::ListReadableReposResponse {
+    let repos =
+        listed.repos().map(|(repo, readability)| repository(listed.organization(), repo, readability));
+    pb::ListReadableReposResponse {
+        repos: repos.collect(),
+        next_page_token: listed.next_page_token.clone().unwrap_or_default(),
+        as_of: Some(timestamp(listed.as_of())),
+        identity: Some(identity(listed.identity())),
+        warnings: warnings(&listed.warnings),
+    }
+}
+
+fn repository(organization: &Organization, repo: &Repository, readability: Readability) -> pb::Repository {
+    // Azure's own URLs name a user, and on old organizations the old host (azure.md 3.5).
+    let url = GitUrl {
+        organization: organization.clone(),
+        project: repo.project.name.clone(),
+        repository: repo.name.to_string(),
+    };
     pb::Repository {
-        id: repo.id,
-        name: repo.name,
-        project_id: repo.project_id,
-        project: repo.project,
-        default_branch: repo.default_branch.unwrap_or_default(),
-        // Azure's own names a user, and on old organizations the old host (azure.md 3.5).
-        clone_url: GitUrl::parse(&repo.remote_url).map_or(repo.remote_url, |url| url.to_url()),
-        ssh_url: repo.ssh_url,
-        web_url: repo.web_url,
+        id: repo.id.to_string(),
+        name: repo.name.to_string(),
+        project_id: repo.project.id.clone(),
+        project: repo.project.name.clone(),
+        default_branch: repo.default_branch.as_deref().unwrap_or_default().to_owned(),
+        clone_url: url.to_url(),
+        ssh_url: url.to_ssh_url(),
+        web_url: url.to_url(),
         size_bytes: i64::try_from(repo.size).unwrap_or(i64::MAX),
         readability: match readability {
             Readability::Readable => pb::Readability::Readable.into(),

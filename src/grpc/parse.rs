@@ -71,6 +71,18 @@ pub(super) fn min_ttl(asked: Option<prost_types::Duration>) -> Result<Duration, 
     Ok(asked)
 }
 
+/// `max_age` of a list.
+pub(super) fn max_age(asked: Option<prost_types::Duration>) -> Result<Duration, Refused> {
+    let Some(asked) = asked else {
+        return Ok(MAX_AGE_DEFAULT);
+    };
+    let asked = Duration::try_from(asked).map_err(|_| Refused::invalid("max_age", "must not be negative"))?;
+    if MAX_AGE_MAX < asked {
+        return Err(Refused::invalid("max_age", "is at most 1 hour"));
+    }
+    Ok(asked)
+}
+
 pub(super) fn timestamp(
     field: &'static str,
     given: Option<prost_types::Timestamp>,
@@ -92,13 +104,10 @@ pub(super) fn page_size(asked: i32) -> Result<usize, Refused> {
     }
 }
 
-/// Anything not built yet that a request asks for.
-pub(super) fn must_be_empty(field: &'static str, text: &str) -> Result<(), Refused> {
-    if text.is_empty() { Ok(()) } else { Err(Refused::invalid(field, "is not built yet: leave it empty")) }
-}
-
 const MIN_TTL_DEFAULT: Duration = Duration::from_mins(5);
 const MIN_TTL_MAX: Duration = Duration::from_mins(30);
+const MAX_AGE_DEFAULT: Duration = Duration::from_mins(5);
+const MAX_AGE_MAX: Duration = Duration::from_hours(1);
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 1000;
 const ASSERTION_LEN_MAX: usize = 8 * 1024;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::accounts::{Accounts, Warning, warnings_of_credential};
+use crate::accounts::{Accounts, warnings_of_credential};
 use crate::clock::{Clock, between};
 use crate::connection::{ConnectionKey, Role};
 use crate::devops::{Devops, DevopsError, Directory};
@@ -21,7 +21,7 @@ use crate::event::Outcome;
 use crate::gate::{Asking, Gate};
 use crate::ids::AccountId;
 use crate::policy::{Allowed, Permission};
-use crate::reason::{Problem, Reason, Refused};
+use crate::reason::{Problem, Reason, Refused, Warning};
 use crate::tokens::{Reported, Token, Tokens};
 use crate::vault::{ClientCredential, Integration, Vault};
 
@@ -268,12 +268,12 @@ impl Checks {
         }
         checks.push(passed("membership", format!("{who} is a member of {}", integration.organization)));
         checks.push(match self.devops.repositories(&integration.organization, &token.access).await {
-            Ok(repositories) if repositories.is_empty() => warned(
+            Ok(listed) if listed.value.is_empty() => warned(
                 "repositories",
                 None,
                 format!("{who} sees no repository: its access level must be Basic, and a project must have it in a group"),
             ),
-            Ok(repositories) => passed("repositories", format!("{who} sees {} repositories", repositories.len())),
+            Ok(listed) => passed("repositories", format!("{who} sees {} repositories", listed.value.len())),
             Err(error) => of_problem(
                 "repositories",
                 &Problem::new(error.reason(), "Azure DevOps does not list the repositories"),

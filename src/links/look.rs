@@ -5,13 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Found, Links, Parts, lost};
-use crate::accounts::{Warning, warnings_of};
+use crate::accounts::warnings_of;
 use crate::clock::later;
 use crate::connection::{ConnectionKey, Failure, Identity, Role};
 use crate::gate::Asking;
 use crate::ids::{AccountId, Generation, Label, LinkId};
 use crate::policy::Permission;
-use crate::reason::{Problem, Reason, Refused};
+use crate::reason::{Problem, Reason, Refused, Warning};
 use crate::vault::{Connection, LinkEnd, LinkPhase, Opened, VaultError};
 
 /// A link as its beginner sees it.

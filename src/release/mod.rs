@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accounts::{Accounts, Warning, warnings_of};
+use crate::accounts::{Accounts, warnings_of};
 use crate::clock::Clock;
 use crate::connection::{ConnectionKey, Role};
 use crate::event::Outcome;
@@ -20,7 +20,7 @@ use crate::gate::{Asking, Gate};
 use crate::git_url::GitUrl;
 use crate::ids::{AccountId, DeveloperId};
 use crate::policy::{Allowed, Permission};
-use crate::reason::{Problem, Reason, Refused};
+use crate::reason::{Problem, Reason, Refused, Warning};
 use crate::secret::Fingerprint;
 use crate::tokens::{Token, Tokens};
 use crate::vault::Integration;

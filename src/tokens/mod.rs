@@ -66,6 +66,8 @@ pub struct Token {
     pub lifetime: Duration,
     pub scopes: Vec<String>,
     pub identity: Identity,
+    /// When the connection was made: tells it from an earlier one of the same identity.
+    pub linked_at: Timestamp,
     pub generation: Generation,
 }
 
@@ -255,6 +257,7 @@ impl Token {
             lifetime: stored.lifetime,
             scopes: stored.scopes.clone(),
             identity: live.identity.clone(),
+            linked_at: live.linked_at,
             generation,
         }
     }

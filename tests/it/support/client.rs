@@ -106,12 +106,16 @@ impl Client {
         self.broker().get_git_credential(request).await.map(tonic::Response::into_inner)
     }
 
+    /// The first page of `acme`'s list, made anew.
     pub(crate) async fn repos(&self, include_unreadable: bool) -> Answer<pb::ListReadableReposResponse> {
-        let request = pb::ListReadableReposRequest {
-            account_id: "acme".into(),
-            include_unreadable,
-            ..pb::ListReadableReposRequest::default()
-        };
+        let max_age = Some(prost_types::Duration::default());
+        self.repos_page(pb::ListReadableReposRequest { include_unreadable, max_age, ..list_request() }).await
+    }
+
+    pub(crate) async fn repos_page(
+        &self,
+        request: pb::ListReadableReposRequest,
+    ) -> Answer<pb::ListReadableReposResponse> {
         self.broker().list_readable_repos(request).await.map(tonic::Response::into_inner)
     }
 
@@ -218,6 +222,11 @@ impl Client {
         let request = pb::GetIntegrationRequest { account_id: account.into() };
         self.integrations().get_integration(request).await.map(tonic::Response::into_inner)
     }
+}
+
+/// The first page of `acme`'s headless identity.
+pub(crate) fn list_request() -> pb::ListReadableReposRequest {
+    pb::ListReadableReposRequest { account_id: "acme".into(), ..pb::ListReadableReposRequest::default() }
 }
 
 /// A link of `acme`'s service user by the broker's own pages.

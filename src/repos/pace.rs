@@ -1,0 +1,172 @@
+//! How fast one identity asks Azure DevOps: a few requests at once, and not before it may again.
+//!
+//! Azure DevOps counts by identity (azure.md 3.10), so two accounts of one service user share a pace.
+//! Releases are not paced here: they ask Entra, if anybody.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::connection::Identity;
+use crate::devops::{DevopsError, Paced};
+use crate::ids::{ObjectId, TenantId};
+
+pub(super) struct Paces {
+    clock: Arc<dyn Clock>,
+    by_identity: Mutex<HashMap<(TenantId, ObjectId), Arc<Pace>>>,
+}
+
+/// The pace of one identity.
+pub(super) struct Pace {
+    clock: Arc<dyn Clock>,
+    places: Semaphore,
+    pause: Mutex<Pause>,
+}
+
+/// Not before `until`, by the monotonic clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pause {
+    until: Duration,
+    /// Azure DevOps refused; else it only asked to slow down.
+    is_refusal: bool,
+}
+
+impl Paces {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, by_identity: Mutex::default() }
+    }
+
+    pub(super) fn of(&self, identity: &Identity) -> Arc<Pace> {
+        let mut by_identity = self.by_identity.lock().expect("no panic while held");
+        if PACES_MAX <= by_identity.len() {
+            let now = self.clock.now().monotonic;
+            by_identity.retain(|_, pace| 1 < Arc::strong_count(pace) || now < pace.pause().until);
+        }
+        let key = (identity.tenant.clone(), identity.object_id.clone());
+        by_identity.entry(key).or_insert_with(|| Arc::new(Pace::new(self.clock.clone()))).clone()
+    }
+}
+
+impl Pace {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, places: Semaphore::new(AT_ONCE_MAX), pause: Mutex::default() }
+    }
+
+    /// Runs one request when it is its turn. While the identity is throttled nothing is asked.
+    pub(super) async fn run<T>(
+        &self,
+        request: impl Future<Output = Result<Paced<T>, DevopsError>>,
+    ) -> Result<T, DevopsError> {
+        let _place = self.places.acquire().await.expect("nobody closes the semaphore");
+        let Pause { until, is_refusal } = self.pause();
+        let wait = until.saturating_sub(self.clock.now().monotonic);
+        if is_refusal && !wait.is_zero() || SLOW_DOWN_MAX < wait {
+            return Err(DevopsError::Throttled { retry_after: Some(wait) });
+        }
+        if !wait.is_zero() {
+            self.clock.sleep(wait).await;
+        }
+        let answered = request.await;
+        match &answered {
+            Ok(Paced { slow_down: Some(wait), .. }) => self.pause_for(*wait, false),
+            Err(DevopsError::Throttled { retry_after }) => {
+                self.pause_for(retry_after.unwrap_or(THROTTLED_PAUSE), true);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        Ok(answered?.value)
+    }
+
+    fn pause(&self) -> Pause {
+        *self.pause.lock().expect("no panic while held")
+    }
+
+    fn pause_for(&self, wait: Duration, is_refusal: bool) {
+        let until = self.clock.now().monotonic.saturating_add(wait);
+        let mut pause = self.pause.lock().expect("no panic while held");
+        if pause.until < until {
+            *pause = Pause { until, is_refusal };
+        }
+    }
+}
+
+/// Requests of one identity at once (azure.md 3.10).
+const AT_ONCE_MAX: usize = 4;
+/// A longer wait than this does not fit into a call; it is told instead.
+const SLOW_DOWN_MAX: Duration = Duration::from_secs(30);
+/// Throttled without a word for how long.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(30);
+/// Beyond this, those that nobody uses are forgotten.
+const PACES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+
+    use super::*;
+    use crate::testing::ManualClock;
+
+    fn identity() -> Identity {
+        let id = "10000000-0000-4000-a000-000000000001";
+        Identity {
+            tenant: id.parse().unwrap(),
+            object_id: id.parse().unwrap(),
+            login: "svc@contoso.com".into(),
+            display_name: String::new(),
+        }
+    }
+
+    fn paces() -> (Arc<ManualClock>, Paces) {
+        let clock = Arc::new(ManualClock::default());
+        (clock.clone(), Paces::new(clock))
+    }
+
+    fn answered(slow_down: Option<Duration>) -> Ready<Result<Paced<()>, DevopsError>> {
+        ready(Ok(Paced { value: (), slow_down }))
+    }
+
+    #[tokio::test]
+    async fn a_throttled_identity_asks_nothing_until_it_may() {
+        let (clock, paces) = paces();
+        let throttled = async { Err::<Paced<()>, _>(DevopsError::Throttled { retry_after: None }) };
+        assert!(paces.of(&identity()).run(throttled).await.is_err());
+        let never = async { panic!("was asked") };
+
+        let refused = paces.of(&identity()).run::<()>(never).await;
+
+        assert!(matches!(refused, Err(DevopsError::Throttled { retry_after: Some(THROTTLED_PAUSE) })));
+        clock.advance(THROTTLED_PAUSE);
+        assert!(paces.of(&identity()).run(answered(None)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_is_asked_to_slow_down_waits_before_the_next_request() {
+        let (clock, paces) = paces();
+        let pace = paces.of(&identity());
+        pace.run(answered(Some(Duration::from_secs(7)))).await.unwrap();
+
+        let mut next = tokio_test::task::spawn(pace.run(answered(None)));
+
+        assert!(next.poll().is_pending());
+        clock.advance(Duration::from_secs(7));
+        assert!(next.poll().is_ready());
+    }
+
+    #[tokio::test]
+    async fn one_identity_has_a_few_requests_at_once() {
+        let (_clock, paces) = paces();
+        let pace = paces.of(&identity());
+        let waiting = || tokio_test::task::spawn(pace.run(std::future::pending::<Result<Paced<()>, _>>()));
+        let mut all: Vec<_> = (0..AT_ONCE_MAX).map(|_| waiting()).collect();
+        assert!(all.iter_mut().all(|one| one.poll().is_pending()));
+
+        let mut fifth = tokio_test::task::spawn(pace.run(answered(None)));
+        assert!(fifth.poll().is_pending());
+
+        all.pop();
+        assert!(fifth.is_woken() && fifth.poll().is_ready());
+    }
+}

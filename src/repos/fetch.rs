@@ -101,22 +101,28 @@ impl Shared {
         sorted.await.map_err(|_| lost())
     }
 
-    /// Asks which of these repositories may be read.
+    /// Asks which of the repositories that are shown may be read. Of one snapshot one caller asks at a
+    /// time: many who read the same page ask once.
     pub(super) async fn learn_permissions(
         &self,
         allowed: &Allowed,
         key: &ConnectionKey,
         snapshot: &Snapshot,
-        questions: &[usize],
+        (shown, rest): (&[usize], &[usize]),
     ) -> Result<(), Refused> {
+        if snapshot.questions(shown, rest).is_empty() {
+            return Ok(());
+        }
+        let _turn = snapshot.turn.acquire().await.expect("nobody closes the semaphore");
+        let questions = snapshot.questions(shown, rest);
         if questions.is_empty() {
             return Ok(());
         }
         let mut token = self.parts.tokens.token(allowed, key, TOKEN_TTL).await?;
-        let mut answers = self.may_read(snapshot, questions, &token).await;
+        let mut answers = self.may_read(snapshot, &questions, &token).await;
         if let Err(DevopsError::Unauthenticated) = answers {
             token = self.successor(allowed, key, &token).await?;
-            answers = self.may_read(snapshot, questions, &token).await;
+            answers = self.may_read(snapshot, &questions, &token).await;
         }
         let answers = answers.map_err(|error| problem(&error))?;
         if !snapshot.is_of(&token) {

@@ -184,7 +184,7 @@ impl Shared {
         snapshot.note_use(self.parts.clock.now());
         let wanted = snapshot.matching(&wish.filter, from);
         let (shown, rest) = wanted.split_at(wish.page_size.min(wanted.len()));
-        self.learn_permissions(allowed, key, &snapshot, &snapshot.questions(shown, rest)).await?;
+        self.learn_permissions(allowed, key, &snapshot, (shown, rest)).await?;
         // All that took its time: is it still the same connection?
         let standing = self.standing(allowed, key).await?;
         if !snapshot.fits(&standing) {

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use tokio::sync::Semaphore;
+
 use super::{Filter, Readability, STALE_MAX, Standing};
 use crate::clock::{Moment, between};
 use crate::connection::{ConnectionKey, Identity};
@@ -32,6 +34,8 @@ pub(super) struct Snapshot {
     pub(super) repos: Vec<Repository>,
     /// Of each repository whether it may be read: [`UNKNOWN`] until it was asked.
     may_read: Vec<AtomicU8>,
+    /// Whose turn it is to ask.
+    pub(super) turn: Semaphore,
     bytes: usize,
     /// When it was last shown, in milliseconds of the monotonic clock.
     used: AtomicU64,
@@ -67,6 +71,7 @@ impl Snapshot {
             may_read: repos.iter().map(|_| AtomicU8::new(UNKNOWN)).collect(),
             bytes: repos.iter().map(|repo| repo.bytes() + 1).sum(),
             repos,
+            turn: Semaphore::new(1),
             used: AtomicU64::new(0),
         }
     }
@@ -113,6 +118,9 @@ impl Snapshot {
     pub(super) fn questions(&self, shown: &[usize], rest: &[usize]) -> Vec<usize> {
         let is_open = |at: &usize| self.readability(*at).is_none();
         let mut questions: Vec<usize> = shown.iter().copied().filter(is_open).collect();
+        if questions.is_empty() {
+            return questions;
+        }
         let room = questions.len().next_multiple_of(BATCH_LEN_MAX) - questions.len();
         questions.extend(rest.iter().copied().filter(is_open).take(room));
         questions

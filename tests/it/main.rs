@@ -27,6 +27,8 @@ mod policy;
 mod reflection_health;
 mod refresh;
 mod release;
+mod repo_pages;
+mod repo_snapshots;
 mod repos;
 mod service_principal;
 mod suspend;

@@ -26,13 +26,19 @@ pub(crate) const SECRET: &str = "emu8Q~acme-secret.value+one/x=";
 /// A directory with everything `serve` reads, and the authority that signs its callers.
 pub(crate) struct Files {
     folder: TempDir,
+    /// Tables that one test adds to the configuration.
+    pub(crate) extra_config: String,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Files {
     /// Writes all files and makes key and store by the offline commands.
     pub(crate) fn make(emulator: &Emulator) -> Self {
-        let files = Self { folder: tempfile::tempdir().unwrap(), authority: authority("platform") };
+        let files = Self {
+            folder: tempfile::tempdir().unwrap(),
+            extra_config: String::new(),
+            authority: authority("platform"),
+        };
         let mut server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let (chain, key) = sign(&files.authority, &server);
@@ -53,7 +59,7 @@ impl Files {
             .replace("{links_port}", &links_port.to_string())
             .replace("{browser}", &emulator.browser_url())
             .replace("{proxy}", &emulator.proxy_url());
-        self.write("azdo-broker.toml", &text);
+        self.write("azdo-broker.toml", &(text + &self.extra_config));
     }
 
     pub(crate) fn config(&self) -> PathBuf {

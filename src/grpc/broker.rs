@@ -65,7 +65,12 @@ impl CredentialBroker for Face {
                 "" => Start::First { max_age: parse::max_age(asked.max_age)? },
                 page_token => Start::At { page_token: page_token.to_owned() },
             };
-            let role = developer.map(Role::Developer);
+            let role = match (developer, parse::headless(asked.headless_identity())) {
+                (Some(_), Some(_)) => {
+                    return Err(Refused::invalid("headless_identity", "comes without a developer_id"));
+                }
+                (developer, headless) => developer.map(Role::Developer).or(headless.map(Role::from)),
+            };
             let wish = repos::Wish { asking, account, role, filter, page_size, start };
             Ok(encode::listed(&self.repos.page(&wish).await?))
         })

@@ -220,12 +220,7 @@ fn scopes(asked: &[String]) -> Result<Vec<DevopsScope>, Refused> {
 }
 
 fn registration(asked: &pb::PutIntegrationRequest, secret: String) -> Result<Registration, Refused> {
-    let headless = match asked.headless_identity() {
-        pb::HeadlessIdentity::Unspecified | pb::HeadlessIdentity::ServiceUser => {
-            HeadlessIdentity::ServiceUser
-        }
-        pb::HeadlessIdentity::ServicePrincipal => HeadlessIdentity::ServicePrincipal,
-    };
+    let headless = parse::headless(asked.headless_identity()).unwrap_or(HeadlessIdentity::ServiceUser);
     let expires_at = parse::timestamp("client_secret_expires_at", asked.client_secret_expires_at)?;
     if secret.is_empty() && expires_at.is_some() {
         return Err(Refused::invalid("client_secret_expires_at", "comes with a client_secret only"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::connection::Role;
+use crate::connection::{HeadlessIdentity, Role};
 use crate::ids::{AccountId, DeveloperId, InvalidName, Label};
 use crate::pb;
 use crate::reason::Refused;
@@ -69,6 +69,15 @@ pub(super) fn min_ttl(asked: Option<prost_types::Duration>) -> Result<Duration, 
         return Err(Refused::invalid("min_ttl", "is at most 30 minutes"));
     }
     Ok(asked)
+}
+
+/// `None`: the one in use.
+pub(super) fn headless(asked: pb::HeadlessIdentity) -> Option<HeadlessIdentity> {
+    match asked {
+        pb::HeadlessIdentity::Unspecified => None,
+        pb::HeadlessIdentity::ServiceUser => Some(HeadlessIdentity::ServiceUser),
+        pb::HeadlessIdentity::ServicePrincipal => Some(HeadlessIdentity::ServicePrincipal),
+    }
 }
 
 /// `max_age` of a list.

@@ -6,7 +6,7 @@ use azdo_broker::pb;
 use azure_emulator::{Change, Fault};
 use tonic::Code;
 
-use crate::support::{CLIENT_ID, TENANT, TestApp, assert_refused};
+use crate::support::{CLIENT_ID, TENANT, TestApp, assert_invalid, assert_refused, list_request};
 
 const PAST_EXPIRY: Duration = Duration::from_hours(2);
 
@@ -65,6 +65,37 @@ async fn an_account_switches_to_its_service_principal_and_back() {
     assert_eq!(app.job_runner().await.token().await.unwrap().identity.unwrap().login, "svc@contoso.com");
     let still = app.operator().await.connection_of(principal()).await.unwrap();
     assert_eq!(still.state(), pb::ConnectionState::Connected);
+}
+
+/// Before a switch: what either may read, whichever is in use.
+#[tokio::test]
+async fn either_headless_identitys_list_can_be_had_to_compare_them() {
+    let app = TestApp::linked().await;
+    let operator = app.operator().await;
+    let of = |headless: pb::HeadlessIdentity| pb::ListReadableReposRequest {
+        headless_identity: headless.into(),
+        ..list_request()
+    };
+    let refused = operator.repos_page(of(pb::HeadlessIdentity::ServicePrincipal)).await;
+    let status = assert_refused(refused, Code::FailedPrecondition, "NOT_LINKED");
+    assert!(status.message().contains("service principal"), "{}", status.message());
+    app.add_the_app_to_the_organization();
+    operator.connections().connect_service_principal(connect()).await.unwrap();
+
+    let names = async |headless| {
+        let listed = operator.repos_page(of(headless)).await.unwrap();
+        listed.repos.into_iter().map(|repo| repo.name).collect::<Vec<_>>()
+    };
+
+    assert_eq!(names(pb::HeadlessIdentity::ServiceUser).await, ["analytics", "empty", "website"]);
+    assert_eq!(
+        names(pb::HeadlessIdentity::ServicePrincipal).await,
+        ["analytics", "empty", "secret", "website"]
+    );
+    assert_eq!(names(pb::HeadlessIdentity::Unspecified).await, ["analytics", "empty", "website"]);
+    let of_both =
+        pb::ListReadableReposRequest { developer_id: "ana".into(), ..of(pb::HeadlessIdentity::ServiceUser) };
+    assert_invalid(operator.repos_page(of_both).await, "headless_identity");
 }
 
 /// A used one is renewed at half life; an unused one costs nothing, for months.

@@ -1,4 +1,7 @@
-//! `repos`: the repositories that the account's headless identity can read, whole or not at all.
+//! `repos`: the repositories that the account's headless identity or a developer can read, whole or not at
+//! all.
+
+mod compare;
 
 use std::time::Duration;
 
@@ -16,35 +19,48 @@ pub struct Args {
     /// Also show what cannot be cloned, and why
     #[arg(long)]
     all: bool,
+    /// Of this developer; without it of the account's service user or service principal
+    #[arg(long, value_name = "ID", conflicts_with = "compare")]
+    developer: Option<String>,
+    /// Ask Azure DevOps now instead of showing a list that may be five minutes old
+    #[arg(long)]
+    fresh: bool,
+    /// What only one of service user and service principal can read; with --all what either sees
+    #[arg(long)]
+    compare: bool,
+}
+
+/// All pages of one list.
+struct List {
+    repos: Vec<pb::Repository>,
+    as_of: Option<prost_types::Timestamp>,
+    identity: Option<pb::Identity>,
+    /// Each once, whichever page told it.
+    warnings: Vec<pb::Warning>,
 }
 
 pub(super) async fn run(session: &mut Session<'_, '_>, args: Args) -> Result<(), CliError> {
-    let mut request = pb::ListReadableReposRequest {
+    let request = pb::ListReadableReposRequest {
         account_id: session.account()?.to_string(),
         project: args.project.unwrap_or_default(),
         page_size: PAGE_SIZE,
         include_unreadable: args.all,
+        developer_id: args.developer.unwrap_or_default(),
+        max_age: args.fresh.then(prost_types::Duration::default),
         actor: actor(),
         ..Default::default()
     };
-    let mut client = session.remote().await?.credentials();
-    let mut repos = Vec::new();
-    let last = loop {
-        let call = within(LIST_TIMEOUT, request.clone());
-        let mut page = client.list_readable_repos(call).await?.into_inner();
-        repos.append(&mut page.repos);
-        if page.next_page_token.is_empty() {
-            break page;
-        }
-        request.page_token.clone_from(&page.next_page_token);
-    };
+    if args.compare {
+        return compare::run(session, request, args.all).await;
+    }
+    let List { repos, as_of, identity, warnings } = fetch(session, request).await?;
     let console = &mut *session.console;
     if console.json {
         return console.print_json(&json!({
             "repos": repos.iter().map(json::repository).collect::<Vec<_>>(),
-            "as_of": json::at(last.as_of.as_ref()),
-            "identity": json::identity(last.identity.as_ref()),
-            "warnings": json::warnings(&last.warnings),
+            "as_of": json::at(as_of.as_ref()),
+            "identity": json::identity(identity.as_ref()),
+            "warnings": json::warnings(&warnings),
         }));
     }
     let mut table = show::Table::new(&["PROJECT", "REPOSITORY", "DEFAULT BRANCH", "SIZE", "READABILITY"]);
@@ -59,10 +75,29 @@ pub(super) async fn run(session: &mut Session<'_, '_>, args: Args) -> Result<(),
         ]);
     }
     table.print(console.out)?;
-    let whose = show::identity(last.identity.as_ref());
-    let as_of = show::when(last.as_of.as_ref(), console.now);
-    writeln!(console.err, "{} repositories of {whose}, as of {as_of}", repos.len())?;
-    Ok(show::print_warnings(console.err, &last.warnings)?)
+    let whose = show::identity(identity.as_ref());
+    let taken = show::when(as_of.as_ref(), console.now);
+    writeln!(console.err, "{} repositories of {whose}, as of {taken}", repos.len())?;
+    Ok(show::print_warnings(console.err, &warnings)?)
+}
+
+async fn fetch(
+    session: &mut Session<'_, '_>,
+    mut request: pb::ListReadableReposRequest,
+) -> Result<List, CliError> {
+    let mut client = session.remote().await?.credentials();
+    let (mut repos, mut warnings) = (Vec::new(), Vec::new());
+    loop {
+        let call = within(LIST_TIMEOUT, request.clone());
+        let page = client.list_readable_repos(call).await?.into_inner();
+        repos.extend(page.repos);
+        warnings.extend(page.warnings);
+        if page.next_page_token.is_empty() {
+            warnings.dedup();
+            return Ok(List { repos, as_of: page.as_of, identity: page.identity, warnings });
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 /// The contract's largest page.
@@ -77,6 +112,10 @@ mod tests {
     use super::*;
     use tonic::Status;
 
+    fn stale() -> pb::Warning {
+        pb::Warning { code: "LIST_STALE".into(), text: "as old as it says".into() }
+    }
+
     fn page(request: &pb::ListReadableReposRequest) -> pb::ListReadableReposResponse {
         let last = !request.page_token.is_empty();
         let repo = pb::Repository {
@@ -90,6 +129,7 @@ mod tests {
         pb::ListReadableReposResponse {
             repos: vec![repo],
             next_page_token: if last { "" } else { "more" }.into(),
+            warnings: if last { Vec::new() } else { vec![stale()] },
             ..Default::default()
         }
     }
@@ -104,6 +144,7 @@ mod tests {
              Data Platform  analytics   main            2.0 KiB  readable\n\
              Data Platform  web         main            2.0 KiB  readable\n"
         );
+        assert!(run.err.contains("[LIST_STALE]"), "told with the first page alone: {}", run.err);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import grpc
+import msal
 import pytest
 import requests
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -20,6 +21,7 @@ CLIENT = "ac3e0000-0000-4000-a000-000000000001"
 SECRET = "emu8Q~acme-secret.value+one/x="
 DEVOPS = "499b84ac-1321-427f-aa17-267ca6975798"
 REDIRECT_URI = "http://localhost/complete/azure_active_directory"
+SCOPES = [f"{DEVOPS}/user_impersonation"]
 PACKAGE = "azdo.broker.v1"
 READY_WITHIN_S = 60
 STOPPED_WITHIN_S = 30
@@ -86,6 +88,29 @@ def world(tmp_path_factory):
         ended = demo.wait(STOPPED_WITHIN_S)
         log.close()
         assert ended == 0, folder.with_suffix(".log").read_text()
+
+
+@pytest.fixture
+def app(world):
+    """The app as MSAL plays it."""
+
+    def make(credential=SECRET, tenant=TENANT):
+        return msal.ConfidentialClientApplication(
+            CLIENT, client_credential=credential, authority=f"https://login.microsoftonline.com/{tenant}"
+        )
+
+    return make
+
+
+@pytest.fixture
+def code_flow(world):
+    """What MSAL learns when `user` signs in for that app."""
+
+    def run(client, user):
+        flow = client.initiate_auth_code_flow(SCOPES, redirect_uri=REDIRECT_URI)
+        return client.acquire_token_by_auth_code_flow(flow, world.sign_in(flow["auth_uri"], user))
+
+    return run
 
 
 class Api:

@@ -1,29 +1,14 @@
 """MSAL for Python against the emulator, under Microsoft's own host names."""
 
-import msal
 import pytest
 
-from conftest import CLIENT, DEVOPS, REDIRECT_URI, SECRET, TENANT
-
-SCOPES = [f"{DEVOPS}/user_impersonation"]
+from conftest import CLIENT, DEVOPS, REDIRECT_URI, SCOPES, TENANT
 
 
 @pytest.fixture
-def app(world):
-    def make(credential=SECRET, tenant=TENANT):
-        return msal.ConfidentialClientApplication(
-            CLIENT, client_credential=credential, authority=f"https://login.microsoftonline.com/{tenant}"
-        )
-
-    return make
-
-
-@pytest.fixture
-def signed_in(world, app):
+def signed_in(app, code_flow):
     client = app()
-    flow = client.initiate_auth_code_flow(SCOPES, redirect_uri=REDIRECT_URI)
-    answer = client.acquire_token_by_auth_code_flow(flow, world.sign_in(flow["auth_uri"], "ana@contoso.com"))
-    return client, answer
+    return client, code_flow(client, "ana@contoso.com")
 
 
 def test_the_code_flow_ends_with_tokens_of_the_person_who_signed_in(signed_in):

@@ -53,11 +53,18 @@ pub struct Failure {
     /// Nothing but a person's act helps: a refused grant was refused again, or unmistakably.
     #[serde(default)]
     pub needs_person: bool,
+    /// The answer with the next grant did not arrive, where each grant works once: the grant is lost with
+    /// it. Written before Entra is asked, so that it holds if the process dies meanwhile.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 impl Failure {
     /// Who must do what, as one sentence.
     pub fn what_to_do(&self) -> &'static str {
+        if self.lost {
+            return crate::remedy::GRANT_LOST;
+        }
         self.code.and_then(crate::remedy::of).unwrap_or_else(|| self.reason.what_to_do())
     }
 }

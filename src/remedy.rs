@@ -9,6 +9,9 @@ pub fn of(code: u32) -> Option<&'static str> {
     REMEDIES.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, sentence)| *sentence)
 }
 
+/// Where each grant works once and an answer with the next one did not arrive.
+pub const GRANT_LOST: &str = "Link again: the answer with the next grant was lost, and this identity provider takes a grant only once (entra.rotation = \"strict\").";
+
 #[rustfmt::skip]
 const REMEDIES: &[(&[u32], &str)] = &[
     (&[50_001, 500_011, 650_052], "An Entra administrator must add Azure DevOps to the tenant: its enterprise application is missing there."),

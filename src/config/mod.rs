@@ -17,7 +17,7 @@ use url::Url;
 use crate::accounts::Sources;
 use crate::audit::{AuditConfig, Sync};
 use crate::devops::DevopsConfig;
-use crate::entra::EntraConfig;
+use crate::entra::{EntraConfig, Rotation};
 use crate::ids::Label;
 use crate::integrations::PublicUrls;
 use crate::links::ReturnTargets;
@@ -254,7 +254,11 @@ impl raw::Entra {
                 url
             }
         };
-        Some(EntraConfig { authority: authority?, browser_authority })
+        let rotation = match self.rotation {
+            raw::Rotation::Lenient => Rotation::Lenient,
+            raw::Rotation::Strict => Rotation::Strict,
+        };
+        Some(EntraConfig { authority: authority?, browser_authority, rotation })
     }
 }
 

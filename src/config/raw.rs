@@ -66,6 +66,15 @@ pub(super) struct Entra {
     pub(super) authority: String,
     pub(super) browser_authority: Option<String>,
     pub(super) federated_source: Vec<FederatedSource>,
+    pub(super) rotation: Rotation,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Rotation {
+    #[default]
+    Lenient,
+    Strict,
 }
 
 #[derive(Debug, Deserialize)]
@@ -167,6 +176,7 @@ impl Default for Entra {
             authority: "https://login.microsoftonline.com".to_owned(),
             browser_authority: None,
             federated_source: Vec::new(),
+            rotation: Rotation::default(),
         }
     }
 }

@@ -51,6 +51,18 @@ pub struct EntraConfig {
     /// Where browsers are sent, if elsewhere; whoever reads the configuration allows it on loopback
     /// only.
     pub browser_authority: Option<Url>,
+    pub rotation: Rotation,
+}
+
+/// What becomes of a refresh token that was used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Rotation {
+    /// It goes on working, as Entra's do (azure.md 2.2).
+    #[default]
+    Lenient,
+    /// Each works once, and using one again revokes all that came from the same sign-in (RFC 9700,
+    /// 4.14.2).
+    Strict,
 }
 
 /// Our app in a tenant, with one of its client credentials.
@@ -105,6 +117,8 @@ pub trait TokenEndpoint: Send + Sync + 'static {
 
     /// A token of the app itself: its service principal in the tenant. Spends nothing.
     async fn client_credentials(&self, app: &App<'_>) -> Result<Answered, EntraError>;
+
+    fn rotation(&self) -> Rotation;
 }
 
 /// Why Entra gave no usable token.
@@ -120,6 +134,8 @@ pub struct EntraError {
     pub rescued: Option<RefreshToken>,
     /// Microsoft's name of this request, which its support asks for.
     pub request_id: Option<String>,
+    /// No answer told that no token was given: one may have been, and be lost.
+    pub may_have_acted: bool,
     pub source: Option<OutgoingError>,
 }
 
@@ -206,6 +222,10 @@ impl TokenEndpoint for Entra {
     async fn client_credentials(&self, app: &App<'_>) -> Result<Answered, EntraError> {
         self.ask(app, &token::Grant::ClientCredentials).await
     }
+
+    fn rotation(&self) -> Rotation {
+        self.config.rotation
+    }
 }
 
 impl EntraError {
@@ -222,13 +242,22 @@ impl EntraError {
     }
 
     pub fn new(verdict: Verdict) -> Self {
-        Self { verdict, code: None, retry_after: None, rescued: None, request_id: None, source: None }
+        Self {
+            verdict,
+            code: None,
+            retry_after: None,
+            rescued: None,
+            request_id: None,
+            may_have_acted: false,
+            source: None,
+        }
     }
 }
 
 impl From<OutgoingError> for EntraError {
     fn from(source: OutgoingError) -> Self {
-        Self { source: Some(source), ..Self::new(Verdict::Transient) }
+        let may_have_acted = !matches!(source, OutgoingError::Connect(_) | OutgoingError::Setup(_));
+        Self { may_have_acted, source: Some(source), ..Self::new(Verdict::Transient) }
     }
 }
 

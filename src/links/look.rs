@@ -209,6 +209,7 @@ impl ConnectionView {
                     since: ended.at,
                     count: 1,
                     needs_person: true,
+                    lost: false,
                 });
                 Self { identity: ended.identity.clone(), failure, ..nothing }
             }
@@ -222,8 +223,14 @@ impl ConnectionView {
     }
 
     fn damaged(key: ConnectionKey, reason: Reason) -> Self {
-        let failure =
-            Failure { reason, code: None, since: Timestamp::UNIX_EPOCH, count: 1, needs_person: false };
+        let failure = Failure {
+            reason,
+            code: None,
+            since: Timestamp::UNIX_EPOCH,
+            count: 1,
+            needs_person: false,
+            lost: false,
+        };
         Self {
             key,
             generation: Generation::default(),

@@ -184,6 +184,11 @@ impl Store {
         self.sqlite.swap("record a failure", move |at| leases::record_failure(at.tx, &verdict)).await
     }
 
+    /// Writes a verdict that holds unless the holder of the lease writes another one; keeps the lease.
+    pub async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
+        self.sqlite.swap("foresee a failure", move |at| leases::foresee_failure(at.tx, &verdict)).await
+    }
+
     /// Gives the lease back without a verdict. Nothing happens if another holds it meanwhile.
     pub async fn release_lease(&self, key: &ConnectionKey, fence: i64) -> Result<(), StoreError> {
         let key = key.clone();

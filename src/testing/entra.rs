@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::connection::Identity;
-use crate::entra::{Answered, App, EntraError, Proof, TokenEndpoint, Verdict};
+use crate::entra::{Answered, App, EntraError, Proof, Rotation, TokenEndpoint, Verdict};
 use crate::identify::{Identify, SignIn, Unidentified};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::vault::Integration;
@@ -139,6 +139,10 @@ impl TokenEndpoint for FakeEntra {
     async fn client_credentials(&self, app: &App<'_>) -> Result<Answered, EntraError> {
         let answered = self.refresh(app, &RefreshToken::new("the app itself".to_owned())).await?;
         Ok(Answered { refresh: None, ..answered })
+    }
+
+    fn rotation(&self) -> Rotation {
+        Rotation::Lenient
     }
 }
 

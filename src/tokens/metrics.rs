@@ -23,7 +23,7 @@ pub(super) enum Outcome {
     /// Its compare-and-swap was lost: disconnected or linked anew meanwhile.
     Dropped,
     Failed,
-    /// The store did not take it in time.
+    /// The store did not take it in time, or the answer did not arrive where each grant works once.
     Lost,
 }
 

@@ -26,6 +26,7 @@ mod refresher;
 mod setback;
 mod slot;
 mod spend;
+mod strict;
 #[cfg(test)]
 mod tests;
 

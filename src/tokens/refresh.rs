@@ -30,7 +30,7 @@ pub struct Refresh {
     pub(super) slots: Arc<Slots>,
     pub(super) clock: Arc<dyn Clock>,
     metrics: Metrics,
-    vault: Arc<Vault>,
+    pub(super) vault: Arc<Vault>,
     pub(super) accounts: Arc<Accounts>,
     pub(super) entra: Arc<dyn TokenEndpoint>,
     pub(super) identifier: Arc<dyn Identify>,
@@ -247,7 +247,8 @@ impl Refresh {
     }
 
     /// Commits, and tells why if it could not. What is committed exists only here until then, so a store
-    /// that fails is asked again and again (P4), for [`COMMIT_PATIENCE`] or until the drain's end.
+    /// that fails is asked again and again (P4), for [`COMMIT_PATIENCE`] or until the drain's end; where the
+    /// old grant works no more, until the drain's end alone.
     pub(super) async fn commit(
         &self,
         hold: &Hold,
@@ -263,7 +264,10 @@ impl Refresh {
                     self.lost(&hold.key).await;
                     return None;
                 }
-                Err(error) if COMMIT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) => {
+                Err(error)
+                    if !self.is_strict()
+                        && COMMIT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) =>
+                {
                     self.metrics.count(Outcome::Lost);
                     tracing::error!(
                         connection.key = %hold.key, error = &error as &dyn std::error::Error,
@@ -284,17 +288,24 @@ impl Refresh {
 
     /// Remembers why a refresh failed, gives the lease back and tells who waits.
     pub(super) async fn set_back(&self, hold: &Hold, setback: Setback) {
-        self.metrics.count(Outcome::Failed);
+        self.metrics.count(if setback.failure.lost { Outcome::Lost } else { Outcome::Failed });
         tracing::warn!(
             connection.key = %hold.key, reason = setback.failure.reason.as_str(), entra.code = setback.failure.code,
             count = setback.failure.count, "a refresh failed"
         );
         let retry_at = later(self.clock.now().wall, setback.pause);
-        if let Err(error) = self.vault.fail(hold, &setback.failure, retry_at).await {
-            tracing::warn!(
-                connection.key = %hold.key, error = &error as &dyn std::error::Error,
-                "a verdict was not written; the lease runs out by itself"
-            );
+        let began = self.clock.now().monotonic;
+        while let Err(error) = self.vault.fail(hold, &setback.failure, retry_at).await {
+            // Until then its row says that the grant is lost.
+            let is_worth_it = self.is_strict() && !setback.failure.lost;
+            if !is_worth_it || COMMIT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) {
+                tracing::warn!(
+                    connection.key = %hold.key, error = &error as &dyn std::error::Error,
+                    "a verdict was not written; the lease runs out by itself"
+                );
+                break;
+            }
+            self.clock.sleep(RETRY_COMMIT).await;
         }
         self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
     }

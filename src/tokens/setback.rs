@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::Refresh;
 use super::refresh::{SLOW, TELL_MAX};
+use super::strict::problem_of_loss;
 use crate::backoff::Backoff;
 use crate::clock::between;
 use crate::connection::{ConnectionKey, Failure};
@@ -76,9 +77,12 @@ impl Refresh {
         let failure = match &hold.failure {
             Some(before) if before.reason == reason => {
                 let count = before.count.saturating_add(1);
-                Failure { reason, code, since: before.since, count, needs_person: false }
+                Failure { reason, code, since: before.since, count, needs_person: false, lost: false }
             }
-            _ => Failure { reason, code, since: self.clock.now().wall, count: 1, needs_person: false },
+            _ => {
+                let since = self.clock.now().wall;
+                Failure { reason, code, since, count: 1, needs_person: false, lost: false }
+            }
         };
         Setback { problem, failure, pause }
     }
@@ -87,6 +91,7 @@ impl Refresh {
     pub(super) fn tell_pause(&self, key: &ConnectionKey, until: Timestamp, failure: Option<&Failure>) {
         let left = between(self.clock.now().wall, until);
         let problem = match failure {
+            Some(failure) if failure.lost => problem_of_loss(key.role.kind()),
             Some(failure) if failure.reason.is_transient() => {
                 Problem::new(failure.reason, UNAVAILABLE).retry_after(left)
             }
@@ -113,5 +118,5 @@ const UNAVAILABLE: &str = "Entra does not issue a token now; the connection is k
 /// How far apart two refusals must be to be believed.
 const CONFIRM_AFTER: Duration = Duration::from_mins(5);
 /// A confirmed revocation is never retried; a person's link or a new client credential lifts it.
-const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
+pub(super) const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
 const BACKOFF: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_mins(5) };

@@ -39,6 +39,7 @@ impl Refresh {
     ) -> Result<Spent, Unspent> {
         let mut attempts = self.accounts.attempts(integration);
         let mut code = None;
+        let mut is_foreseen = grant.is_none() || !self.is_strict();
         loop {
             let chosen = match attempts.next().await {
                 Ok(chosen) => chosen,
@@ -48,6 +49,10 @@ impl Refresh {
                     return Err(Unspent { setback: self.setback(hold, problem, code, pause), rescued: None });
                 }
             };
+            if !is_foreseen {
+                self.foresee_loss(hold).await.map_err(|setback| Unspent { setback, rescued: None })?;
+                is_foreseen = true;
+            }
             // Before it is asked: a life counted from the answer's arrival would be too long.
             let asked_at = self.clock.now().wall;
             let asked = match grant {
@@ -61,8 +66,9 @@ impl Refresh {
                     attempts.rejected(&chosen).await;
                 }
                 Err(mut error) => {
-                    let rescued = error.rescued.take();
-                    return Err(Unspent { setback: self.judged(hold, &error), rescued });
+                    let is_lost = grant.is_some() && self.is_lost_with(&error);
+                    let setback = if is_lost { self.lost_grant(hold) } else { self.judged(hold, &error) };
+                    return Err(Unspent { setback, rescued: error.rescued.take() });
                 }
             }
         }

@@ -235,7 +235,10 @@ impl Vault {
         if connection.is_open() != row.live {
             return Err(VaultError::Damaged(key));
         }
-        Ok(Opened { key: row.key, generation: row.generation, connection, failure: row.failure, store_now })
+        // A loss that is foreseen is none while somebody is on it.
+        let is_refreshing = row.lease_until.is_some_and(|until| store_now < until);
+        let failure = row.failure.filter(|failure| !(failure.lost && is_refreshing));
+        Ok(Opened { key: row.key, generation: row.generation, connection, failure, store_now })
     }
 }
 

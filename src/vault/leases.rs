@@ -73,6 +73,16 @@ impl Hold {
     pub fn at(self, generation: Generation) -> Self {
         Self { generation, failure: None, ..self }
     }
+
+    fn verdict(&self, failure: &Failure, retry_at: Timestamp) -> Verdict {
+        Verdict {
+            key: self.key.clone(),
+            generation: self.generation,
+            fence: self.fence,
+            failure: failure.clone(),
+            retry_at,
+        }
+    }
 }
 
 impl Vault {
@@ -107,17 +117,22 @@ impl Vault {
 
     /// Writes a verdict and gives the lease back. A stale holder changes nothing, which is right.
     pub async fn fail(&self, hold: &Hold, failure: &Failure, retry_at: Timestamp) -> Result<(), VaultError> {
-        let verdict = Verdict {
-            key: hold.key.clone(),
-            generation: hold.generation,
-            fence: hold.fence,
-            failure: failure.clone(),
-            retry_at,
-        };
+        let verdict = hold.verdict(failure, retry_at);
         if let Cas::Lost = self.store.record_failure(verdict).await? {
             tracing::info!(connection.key = %hold.key, "a verdict came too late and was dropped");
         }
         Ok(())
+    }
+
+    /// Writes a verdict that holds if this process writes no other one; the lease goes on. False: the
+    /// lease, or the row, is another's by now.
+    pub async fn foresee(
+        &self,
+        hold: &Hold,
+        failure: &Failure,
+        retry_at: Timestamp,
+    ) -> Result<bool, VaultError> {
+        Ok(self.store.foresee_failure(hold.verdict(failure, retry_at)).await? == Cas::Won)
     }
 
     /// Gives a lease back unspent.
@@ -144,6 +159,7 @@ impl Vault {
                     since: store_now,
                     count: 1,
                     needs_person: false,
+                    lost: false,
                 };
                 let retry_at = later(store_now, DAMAGED_PAUSE);
                 // Lost: somebody wrote the row meanwhile, and it comes due again by itself.

@@ -31,4 +31,5 @@ mod repo_pages;
 mod repo_snapshots;
 mod repos;
 mod service_principal;
+mod strict_rotation;
 mod suspend;

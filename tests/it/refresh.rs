@@ -74,19 +74,6 @@ async fn each_refresh_spends_the_newest_grant() {
     }
 }
 
-/// Where a refresh revokes the grant it used, only the newest works: nothing was lost on the way.
-#[tokio::test]
-async fn strict_rotation_is_survived_restart_included() {
-    let mut app = TestApp::linked().await;
-    app.fault(Fault::StrictRotation {});
-    for _ in 0..3 {
-        app.advance(PAST_EXPIRY);
-        app.job_runner().await.token().await.unwrap();
-        app.restart().await;
-    }
-    assert!(app.refreshes().iter().all(|refresh| refresh.outcome.is_ok()));
-}
-
 /// F09: an answer without a refresh token leaves the old one in force.
 #[tokio::test]
 async fn a26_an_answer_without_a_new_grant_keeps_the_old_one() {

@@ -122,7 +122,7 @@ async fn a28_a_first_list_that_breaks_off_is_an_error() {
 #[tokio::test]
 async fn a28_a_list_that_takes_too_long_is_an_error_or_the_last_one() {
     let mut app = TestApp::start().await;
-    app.files.extra_config = "\n[devops]\nlist_timeout = \"400ms\"\n".into();
+    app.files.devops_keys = "list_timeout = \"400ms\"";
     app.restart().await;
     app.link("svc@contoso.com").await;
     let job = app.job_runner().await;

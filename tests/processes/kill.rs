@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use azdo_broker::pb::LinkState;
+use azdo_broker::pb::{ConnectionState, LinkState};
 use azure_emulator::Fault;
 use tonic::Code;
 
@@ -24,6 +24,32 @@ async fn f01_killed_before_the_answer_came_the_old_grant_still_refreshes() {
     given.demand_refresh().await;
     given.newer_than(before).await;
     given.token().await.unwrap();
+}
+
+/// Where each grant works once, what a kill loses is told, and nothing is sent again that would revoke
+/// what a relink has brought since.
+#[tokio::test]
+async fn f01_killed_under_strict_rotation_the_loss_is_told_and_nothing_is_sent_twice() {
+    let mut given = Given::a_linked_broker().await;
+    given.home.edit_config("[entra]\n", "[entra]\nrotation = \"strict\"\n");
+    given.broker.kill().await;
+    given.restart().await;
+    given.emulator.fault(Fault::StrictRotation {});
+    given.emulator.fault(Fault::EntraHold { count: Some(1) });
+    given.demand_refresh().await;
+    given.emulator.wait_held(1).await;
+    let asked = given.requests_for_users().len();
+
+    given.broker.kill().await;
+    given.emulator.release_held();
+    given.restart().await;
+
+    let connection = given.connection().await;
+    assert_eq!(connection.state(), ConnectionState::NeedsRelink, "{connection:?}");
+    assert!(connection.failure.unwrap().message.contains("was lost"));
+    given.demand_refresh().await;
+    given.token().await.unwrap();
+    assert_eq!(given.requests_for_users().len(), asked, "the grant is not sent again");
 }
 
 /// From "the answer is on its way" over "in the transaction" to "committed, nobody told".

@@ -61,7 +61,10 @@ pub(super) fn judge(facts: Facts) -> EntraError {
         Verdict::Throttled => Some(retry_after.unwrap_or(THROTTLED_WAIT)),
         _ => retry_after,
     };
-    EntraError { code: facts.code(), retry_after, request_id: facts.request_id, ..EntraError::new(verdict) }
+    // A gateway heard nothing it understood from whoever was asked (RFC 9110, 15.6.3 and 15.6.5).
+    let may_have_acted = matches!(facts.status, 502 | 504);
+    let code = facts.code();
+    EntraError { code, retry_after, may_have_acted, request_id: facts.request_id, ..EntraError::new(verdict) }
 }
 
 /// What a redirect of the sign-in means that brought no code.

@@ -103,7 +103,9 @@ fn read(answer: &Answer) -> Result<Answered, EntraError> {
     let refresh = take_text(&mut body, "refresh_token").map(RefreshToken::new);
     let usable = if answer.is_json() { take_access(&mut body) } else { None };
     let Some((access, lifetime)) = usable else {
-        return Err(EntraError { rescued: refresh, ..EntraError::new(Verdict::Unknown) });
+        // A page is not the token endpoint's; JSON is, and may have held more than we can read.
+        let may_have_acted = answer.is_json();
+        return Err(EntraError { rescued: refresh, may_have_acted, ..EntraError::new(Verdict::Unknown) });
     };
     Ok(Answered {
         access,

@@ -24,6 +24,7 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
         a_stale_fence_cannot_record_a_failure(&make().await).await?;
         a_stale_holder_with_the_right_generation_commits(&make().await).await?;
         a_failure_pauses_until_success_or_mending(&make().await).await?;
+        a_foreseen_failure_stands_unless_another_verdict_comes(&make().await).await?;
         a_tombstone_keeps_its_generation_and_is_not_claimed(&make().await).await?;
         only_what_is_due_is_claimed(&make().await).await?;
         a_refresh_is_pulled_earlier_never_later(&make().await).await?;
@@ -151,6 +152,28 @@ async fn a_failure_pauses_until_success_or_mending(store: &Store) -> Result<(), 
     Ok(())
 }
 
+async fn a_foreseen_failure_stands_unless_another_verdict_comes(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(due(store, "acme", 1).await?).await?);
+    let stale = claim(store, "acme", Duration::ZERO).await?;
+    let claimed = claim(store, "acme", LEASE).await?;
+    let retry_at = claimed.store_now + 2 * LEASE;
+
+    assert_eq!(store.foresee_failure(verdict(&stale, retry_at)).await?, Cas::Lost);
+    won(store.foresee_failure(verdict(&claimed, retry_at)).await?);
+
+    let row = load(store, "acme").await?;
+    assert_eq!(
+        (row.failure.is_some(), row.retry_at, row.lease_until),
+        (true, Some(retry_at), claimed.row.lease_until)
+    );
+    store.release_lease(&key("acme"), claimed.row.fence).await?;
+    assert!(matches!(store.claim(&key("acme"), LEASE).await?, Claim::Paused { .. }));
+    assert!(store.claim_due(10, LEASE).await?.is_empty());
+    won(store.commit(write("acme", Some(1), 2)).await?);
+    assert_eq!(load(store, "acme").await?.failure, None);
+    Ok(())
+}
+
 async fn a_tombstone_keeps_its_generation_and_is_not_claimed(store: &Store) -> Result<(), StoreError> {
     won(store.commit(due(store, "acme", 1).await?).await?);
     let late = claim(store, "acme", LEASE).await?;
@@ -244,9 +267,13 @@ async fn claim(store: &Store, account: &str, lease: Duration) -> Result<Claimed,
 }
 
 async fn fail(store: &Store, claimed: &Claimed, retry_at: Timestamp) -> Result<Cas, StoreError> {
+    store.record_failure(verdict(claimed, retry_at)).await
+}
+
+fn verdict(claimed: &Claimed, retry_at: Timestamp) -> Verdict {
     let (row, failure) = (&claimed.row, failure(claimed.store_now));
     let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
-    store.record_failure(Verdict { key, generation, fence, failure, retry_at }).await
+    Verdict { key, generation, fence, failure, retry_at }
 }
 
 async fn due(store: &Store, account: &str, generation: i64) -> Result<ConnectionWrite, StoreError> {
@@ -272,7 +299,14 @@ fn write(account: &str, expected: Option<i64>, generation: i64) -> ConnectionWri
 fn failure(since: Timestamp) -> Failure {
     // Stores keep microseconds.
     let since = Timestamp::from_microsecond(since.as_microsecond()).expect("was a time");
-    Failure { reason: Reason::RelinkRequired, code: Some(50173), since, count: 2, needs_person: true }
+    Failure {
+        reason: Reason::RelinkRequired,
+        code: Some(50173),
+        since,
+        count: 2,
+        needs_person: true,
+        lost: false,
+    }
 }
 
 fn key(account: &str) -> ConnectionKey {

@@ -51,21 +51,34 @@ pub(in crate::store) fn claim_due(
 }
 
 pub(in crate::store) fn record_failure(tx: &Transaction<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
+    write_verdict(
+        tx,
+        verdict,
+        "UPDATE connections
+         SET failure = ?5, retry_at = ?6, lease_holder = NULL, lease_until = NULL
+         WHERE account = ?1 AND role = ?2 AND generation = ?3 AND fence = ?4 AND live = 1",
+    )
+}
+
+pub(in crate::store) fn foresee_failure(tx: &Transaction<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
+    write_verdict(
+        tx,
+        verdict,
+        "UPDATE connections SET failure = ?5, retry_at = ?6
+         WHERE account = ?1 AND role = ?2 AND generation = ?3 AND fence = ?4 AND live = 1",
+    )
+}
+
+fn write_verdict(tx: &Transaction<'_>, verdict: &Verdict, sql: &str) -> rusqlite::Result<Cas> {
     let failure = serde_json::to_string(&verdict.failure).expect("a failure is plain data");
-    let changed = tx
-        .prepare_cached(
-            "UPDATE connections
-             SET failure = ?5, retry_at = ?6, lease_holder = NULL, lease_until = NULL
-             WHERE account = ?1 AND role = ?2 AND generation = ?3 AND fence = ?4 AND live = 1",
-        )?
-        .execute(params![
-            verdict.key.account.as_str(),
-            verdict.key.role.to_string(),
-            verdict.generation.0,
-            verdict.fence,
-            failure,
-            micros(verdict.retry_at)
-        ])?;
+    let changed = tx.prepare_cached(sql)?.execute(params![
+        verdict.key.account.as_str(),
+        verdict.key.role.to_string(),
+        verdict.generation.0,
+        verdict.fence,
+        failure,
+        micros(verdict.retry_at)
+    ])?;
     Ok(Cas::of_changed_rows(changed))
 }
 

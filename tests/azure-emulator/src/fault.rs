@@ -52,6 +52,12 @@ pub enum Fault {
         #[serde(default)]
         count: Option<u32>,
     },
+    /// Token requests are evaluated and recorded; their answers break off in the middle.
+    #[serde(rename = "entra.cut")]
+    EntraCut {
+        #[serde(default)]
+        count: Option<u32>,
+    },
     /// 200 with a page, as a proxy in between would answer.
     #[serde(rename = "entra.html")]
     EntraHtml {
@@ -266,6 +272,7 @@ impl Fault {
             | Self::EntraOutage { count, .. }
             | Self::EntraHang { count }
             | Self::EntraHold { count }
+            | Self::EntraCut { count }
             | Self::EntraHtml { count }
             | Self::IdToken { count, .. }
             | Self::NoRefreshToken { count }

@@ -20,6 +20,7 @@ mod call;
 mod clock;
 mod control;
 mod credentials;
+mod cut;
 mod devops;
 mod dispatch;
 mod doors;

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azdo_broker::app;
+use azdo_broker::app::{self, Bound, BuildError};
 use azdo_broker::clock::Clock as _;
 use azdo_broker::config::Config;
 use azdo_broker::lifecycle::Ended;
+use azdo_broker::store::StoreError;
 use azdo_broker::testing::ManualClock;
 use azure_emulator::{Change, Emulator, Fault, Options, TokenRequest, World};
 use tokio::task::JoinHandle;
@@ -195,9 +196,20 @@ struct Addresses {
     admin: SocketAddr,
 }
 
+/// A broker that ended lets go of its store when the last of its connections is closed, a moment later; a
+/// process would have ended by then.
+async fn build(files: &Files, clock: &Arc<ManualClock>) -> Bound {
+    loop {
+        let config = Config::read(&files.config()).unwrap();
+        match app::build(config, clock.clone()).await {
+            Err(BuildError::Store(StoreError::InUse(_))) => tokio::time::sleep(LOOK_EVERY).await,
+            built => return built.unwrap(),
+        }
+    }
+}
+
 async fn serve(files: &Files, clock: &Arc<ManualClock>) -> (Addresses, DropGuard, JoinHandle<Ended>) {
-    let config = Config::read(&files.config()).unwrap();
-    let bound = app::build(config, clock.clone()).await.unwrap();
+    let bound = tokio::time::timeout(PATIENCE, build(files, clock)).await.unwrap();
     let addresses = Addresses { tcp: bound.tcp.unwrap(), links: bound.links, admin: bound.admin };
     let stop = CancellationToken::new();
     let ended = tokio::spawn(bound.run(stop.clone().cancelled_owned()));

@@ -26,8 +26,9 @@ pub(crate) const SECRET: &str = "emu8Q~acme-secret.value+one/x=";
 /// A directory with everything `serve` reads, and the authority that signs its callers.
 pub(crate) struct Files {
     folder: TempDir,
-    /// Tables that one test adds to the configuration.
-    pub(crate) extra_config: String,
+    /// Keys of `[entra]` and `[devops]` that one test sets.
+    pub(crate) entra_keys: &'static str,
+    pub(crate) devops_keys: &'static str,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
@@ -36,7 +37,8 @@ impl Files {
     pub(crate) fn make(emulator: &Emulator) -> Self {
         let files = Self {
             folder: tempfile::tempdir().unwrap(),
-            extra_config: String::new(),
+            entra_keys: "",
+            devops_keys: "",
             authority: authority("platform"),
         };
         let mut server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -57,9 +59,11 @@ impl Files {
     pub(crate) fn write_config(&self, emulator: &Emulator, links_port: u16) {
         let text = CONFIG
             .replace("{links_port}", &links_port.to_string())
+            .replace("{entra_keys}", self.entra_keys)
+            .replace("{devops_keys}", self.devops_keys)
             .replace("{browser}", &emulator.browser_url())
             .replace("{proxy}", &emulator.proxy_url());
-        self.write("azdo-broker.toml", &(text + &self.extra_config));
+        self.write("azdo-broker.toml", &text);
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -159,7 +163,11 @@ client_ca = "ca.crt"
 name = "settings"
 url = "/settings/azure-devops"
 
+[devops]
+{devops_keys}
+
 [entra]
+{entra_keys}
 browser_authority = "{browser}"
 
 [[entra.federated_source]]

@@ -166,11 +166,15 @@ impl Given {
         told["connections"].as_array().unwrap().clone()
     }
 
-    pub(crate) async fn generation(&self) -> i64 {
+    pub(crate) async fn connection(&self) -> pb::Connection {
         let request =
             pb::GetConnectionRequest { account_id: ACCOUNT.into(), connection: Some(service_user()) };
-        let found = self.remote().await.connections().get_connection(within(CALL, request)).await.unwrap();
-        let found = found.into_inner();
+        let found = self.remote().await.connections().get_connection(within(CALL, request)).await;
+        found.unwrap().into_inner()
+    }
+
+    pub(crate) async fn generation(&self) -> i64 {
+        let found = self.connection().await;
         assert_eq!(found.state(), pb::ConnectionState::Connected, "{found:?}");
         found.generation
     }

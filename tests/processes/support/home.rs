@@ -87,6 +87,14 @@ impl Home {
         self.run(&["serve", "--config", CONFIG]).await
     }
 
+    /// Changes the configuration for the next start.
+    pub(crate) fn edit_config(&self, from: &str, to: &str) {
+        let path = self.path(CONFIG);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
     fn configuration(&self, emulator: Option<&Emulator>) -> String {
         let (links, admin) = (self.links, self.admin);
         let listen = format!("[listen]\nlinks = \"127.0.0.1:{links}\"\nadmin = \"127.0.0.1:{admin}\"\n");

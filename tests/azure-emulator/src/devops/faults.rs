@@ -1,17 +1,8 @@
 //! What switches put in place of an answer, or do to one.
 
-use std::io::{self, Cursor};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use axum::body::Body;
-use axum::http::header::CONTENT_LENGTH;
-use http_body_util::BodyExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
-use tokio_util::io::ReaderStream;
-
 use super::errors;
 use crate::call::{Answer, Call, html, json};
+use crate::cut::cut_answer;
 use crate::fault::Fault;
 use crate::state::Shared;
 
@@ -56,27 +47,9 @@ pub(super) async fn cut(shared: &Shared, call: &Call, answer: Answer) -> Answer 
     let Some(Fault::Truncate { bytes, cleanly, .. }) = fault else {
         return answer;
     };
-    let (mut parts, body) = answer.into_parts();
-    let whole = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let start = whole.slice(..bytes.min(whole.len()));
-    parts.headers.remove(CONTENT_LENGTH);
-    let body = if cleanly {
-        Body::from(start)
-    } else {
-        Body::from_stream(ReaderStream::new(Cursor::new(start).chain(Broken)))
-    };
-    Answer::from_parts(parts, body)
+    cut_answer(answer, bytes, cleanly).await
 }
 
 fn concerns(path: Option<&String>, call: &Call) -> bool {
     path.is_none_or(|path| call.path.contains(path.as_str()))
-}
-
-/// A connection that breaks off.
-struct Broken;
-
-impl AsyncRead for Broken {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
-    }
 }

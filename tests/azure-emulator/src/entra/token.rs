@@ -12,6 +12,7 @@ use super::grants::{by_client, by_code, by_refresh_token, check_consent, check_u
 use super::issue::{Grant, Issued, issue};
 use super::{segment, unknown_tenant};
 use crate::call::{Answer, Call, html, json as answer_json, text, value_of, with_header};
+use crate::cut::cut_answer;
 use crate::fault::Fault;
 use crate::random::fingerprint;
 use crate::record::TokenRequest;
@@ -74,8 +75,14 @@ pub(super) async fn answer(shared: &Shared, call: &Call, tenant: &str) -> Answer
     if shared.take_fault(|fault| matches!(fault, Fault::EntraHold { .. })).is_some() {
         shared.gate.wait().await;
     }
-    answer
+    match shared.take_fault(|fault| matches!(fault, Fault::EntraCut { .. })) {
+        Some(_) => cut_answer(answer, ENOUGH_TO_BEGIN, false).await,
+        None => answer,
+    }
 }
+
+/// Bytes of an answer that breaks off: none of its tokens is whole.
+const ENOUGH_TO_BEGIN: usize = 20;
 
 enum Failure {
     Refused(Refusal),

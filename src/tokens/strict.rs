@@ -1,0 +1,64 @@
+//! Where each grant works once: what is noted before one is spent, and what becomes of an answer that
+//! did not arrive (design.md 6.6).
+//!
+//! # Invariants
+//!
+//! 1. Before a grant is spent its row says that it is lost. An answer overwrites that; without one, be it
+//!    that the connection broke or that the process died, it stands, and a person links again.
+//! 2. A grant that may have been used is not used again: whoever issued it would take the second use for
+//!    a theft, and revoke all that came from the same sign-in.
+//!
+//! Of no concern where a used grant goes on working, as Entra's do (azure.md 2.2).
+
+use super::Refresh;
+use super::refresh::RETRY_STORE;
+use super::setback::{NEVER, Setback};
+use crate::clock::later;
+use crate::connection::Failure;
+use crate::entra::{EntraError, Rotation};
+use crate::reason::{Problem, Reason};
+use crate::vault::Hold;
+
+impl Refresh {
+    pub(super) fn is_strict(&self) -> bool {
+        self.entra.rotation() == Rotation::Strict
+    }
+
+    /// Notes the loss that a missing answer would be. Without the note nothing may be spent.
+    pub(super) async fn foresee_loss(&self, hold: &Hold) -> Result<(), Setback> {
+        let Setback { failure, pause, .. } = self.lost_grant(hold);
+        let until = later(self.clock.now().wall, pause);
+        match self.vault.foresee(hold, &failure, until).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let detail = "another refresh of this connection overtook this one";
+                let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(RETRY_STORE);
+                Err(self.setback(hold, problem, None, RETRY_STORE))
+            }
+            Err(error) => Err(self.setback(hold, error.problem(), None, RETRY_STORE)),
+        }
+    }
+
+    /// Whether the grant went with the answer.
+    pub(super) fn is_lost_with(&self, error: &EntraError) -> bool {
+        self.is_strict() && error.may_have_acted && error.rescued.is_none()
+    }
+
+    pub(super) fn lost_grant(&self, hold: &Hold) -> Setback {
+        let failure = Failure {
+            reason: Reason::RelinkRequired,
+            code: None,
+            since: self.clock.now().wall,
+            count: 1,
+            needs_person: true,
+            lost: true,
+        };
+        Setback { problem: problem_of_loss(hold.key.role.kind()), failure, pause: NEVER }
+    }
+}
+
+pub(super) fn problem_of_loss(kind: &str) -> Problem {
+    let detail = format!("the answer to the last refresh of the account's {kind} was lost");
+    let problem = Problem::new(Reason::RelinkRequired, detail);
+    Problem { remedy: Some(crate::remedy::GRANT_LOST), ..problem }
+}

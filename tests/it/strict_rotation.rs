@@ -1,0 +1,160 @@
+//! Where each grant works once and a second use revokes all of its family: nothing is sent again that
+//! may have been used, and what was lost is told as lost (design.md 6.6).
+
+use std::time::Duration;
+
+use azdo_broker::pb;
+use azure_emulator::Fault;
+use tonic::Code;
+
+use crate::support::{TestApp, assert_refused};
+
+const PAST_EXPIRY: Duration = Duration::from_hours(2);
+const SVC: &str = "svc@contoso.com";
+
+/// A linked broker that is told how its identity provider is, which is so.
+async fn strict() -> TestApp {
+    let mut app = TestApp::start().await;
+    app.files.entra_keys = "rotation = \"strict\"";
+    app.restart().await;
+    app.fault(Fault::StrictRotation {});
+    app.link(SVC).await;
+    app.advance(PAST_EXPIRY);
+    app
+}
+
+/// The emulator refuses whoever comes with a used grant, and then all that came from it.
+fn assert_no_grant_came_twice(app: &TestApp) {
+    let used: Vec<_> = app.refreshes().into_iter().filter_map(|refresh| refresh.rt_used).collect();
+    let different: std::collections::BTreeSet<_> = used.iter().collect();
+    assert_eq!(different.len(), used.len(), "a grant was sent twice");
+}
+
+/// P4: each refresh spends the grant of the one before, over restarts too.
+#[tokio::test]
+async fn grants_that_work_once_are_each_used_once() {
+    let mut app = strict().await;
+    for _ in 0..3 {
+        app.job_runner().await.token().await.unwrap();
+        app.restart().await;
+        app.advance(PAST_EXPIRY);
+    }
+    assert!(app.refreshes().iter().all(|refresh| refresh.outcome.is_ok()));
+    assert_no_grant_came_twice(&app);
+}
+
+/// The connection breaks off under the answer that holds the next grant.
+#[tokio::test]
+async fn a_lost_answer_is_told_as_lost_and_its_grant_never_sent_again() {
+    let mut app = strict().await;
+    let (operator, job) = (app.operator().await, app.job_runner().await);
+    app.fault(Fault::EntraCut { count: Some(1) });
+
+    let status = assert_refused(job.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+
+    assert!(status.message().contains("was lost"), "{}", status.message());
+    let lost = operator.connection().await.unwrap();
+    assert_eq!(lost.state(), pb::ConnectionState::NeedsRelink);
+    assert!(lost.failure.unwrap().message.contains("only once"));
+    app.advance(Duration::from_hours(24 * 8));
+    assert_refused(job.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+    app.restart().await;
+    assert_refused(app.job_runner().await.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+    assert_eq!(app.refreshes().len(), 1, "nothing is sent again");
+
+    app.link(SVC).await;
+    app.advance(PAST_EXPIRY);
+    app.job_runner().await.token().await.unwrap();
+    assert_no_grant_came_twice(&app);
+}
+
+/// A gateway that heard nothing may have been heard itself.
+#[tokio::test]
+async fn an_answer_that_a_gateway_did_not_get_is_lost_too() {
+    for status in [502, 504] {
+        let app = strict().await;
+        app.fault(Fault::EntraOutage { status: Some(status), retry_after: None, count: Some(1) });
+        let answer = app.job_runner().await.token().await;
+        assert_refused(answer, Code::FailedPrecondition, "RELINK_REQUIRED");
+        assert_eq!(app.refreshes().len(), 1);
+    }
+}
+
+/// Who answers that there is no token has used no grant up: all goes on, and nobody need act.
+#[tokio::test]
+async fn an_answer_that_refuses_loses_nothing() {
+    let faults = [
+        Fault::EntraOutage { status: Some(503), retry_after: Some(1), count: Some(1) },
+        Fault::EntraThrottle { retry_after: Some(1), count: Some(1) },
+        Fault::EntraHtml { count: Some(1) },
+    ];
+    for fault in faults {
+        let app = strict().await;
+        let which = format!("{fault:?}");
+        app.fault(fault);
+        let job = app.job_runner().await;
+        assert!(job.token().await.is_err(), "{which}");
+        let state = app.operator().await.connection().await.unwrap().state();
+        assert_eq!(state, pb::ConnectionState::Failing, "{which}");
+
+        app.advance(Duration::from_mins(11));
+
+        assert!(job.token().await.is_ok(), "{which}");
+        let state = app.operator().await.connection().await.unwrap().state();
+        assert_eq!(state, pb::ConnectionState::Connected, "{which}");
+    }
+}
+
+/// While Entra is asked the connection is as good as before, whatever its row foresees.
+#[tokio::test]
+async fn a_loss_that_is_only_foreseen_is_shown_to_nobody() {
+    let app = strict().await;
+    let (operator, job) = (app.operator().await, app.job_runner().await);
+    app.fault(Fault::EntraHold { count: Some(1) });
+    let waiting = tokio::spawn(async move { job.token().await });
+    app.emulator.wait_held(1).await;
+
+    let meanwhile = operator.connection().await.unwrap();
+
+    assert_eq!((meanwhile.state(), meanwhile.failure), (pb::ConnectionState::Connected, None));
+    app.emulator.release_held();
+    waiting.await.unwrap().unwrap();
+    let after = operator.connection().await.unwrap();
+    assert_eq!((after.state(), after.failure), (pb::ConnectionState::Connected, None));
+}
+
+/// P6: a token that is held is released as long as it lasts, with a warning.
+#[tokio::test]
+async fn a_token_outlives_the_grant_that_was_lost() {
+    let app = strict().await;
+    app.fault(Fault::ExpiresIn { seconds: 3600 });
+    let job = app.job_runner().await;
+    let token = job.token().await.unwrap();
+    app.fault(Fault::EntraCut { count: None });
+    let answer = job.token_lasting(Duration::from_mins(30)).await.unwrap();
+    assert_eq!(answer.token_fingerprint, token.token_fingerprint);
+    app.advance(Duration::from_mins(40));
+    assert_refused(
+        job.token_lasting(Duration::from_mins(30)).await,
+        Code::FailedPrecondition,
+        "RELINK_REQUIRED",
+    );
+
+    let still = job.token().await.unwrap();
+
+    assert_eq!(still.token_fingerprint, token.token_fingerprint);
+    assert_eq!(still.warnings[0].code, "REFRESH_FAILING");
+}
+
+/// Where a used grant goes on working nobody has to act: the same is simply asked again.
+#[tokio::test]
+async fn as_entra_does_it_a_lost_answer_costs_nothing() {
+    let app = TestApp::linked().await;
+    let job = app.job_runner().await;
+    app.advance(PAST_EXPIRY);
+    app.fault(Fault::EntraCut { count: Some(1) });
+    assert_refused(job.token().await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+    app.advance(Duration::from_secs(10));
+    job.token().await.unwrap();
+    assert_eq!(app.refreshes()[0].rt_used, app.refreshes()[1].rt_used);
+}

@@ -62,11 +62,9 @@ async fn a_new_secret_is_proven_and_then_stands_first() {
 async fn a_secret_that_needs_minutes_to_spread_is_proven_when_entra_knows_it() {
     let app = TestApp::linked().await;
     let operator = app.operator().await;
+    let before = app.requests_of_the_app().len();
     let added = operator.add_secret(NEW).await.unwrap();
-    for _ in 0..8 {
-        app.asked_by_the_app_again().await;
-        app.advance(Duration::from_secs(16));
-    }
+    app.asked_by_the_app(before + 3).await;
     assert_eq!(app.credentials().await[1].id, added.id, "last until it is proven");
     assert_eq!(app.credentials().await[1].rejected_at, None, "no verdict yet");
 
@@ -286,8 +284,9 @@ async fn a_credential_of_no_kind_of_two_or_of_an_unknown_source_is_refused() {
 #[tokio::test]
 async fn a_proof_goes_on_after_a_restart() {
     let mut app = TestApp::linked().await;
+    let before = app.requests_of_the_app().len();
     let added = app.operator().await.add_secret(NEW).await.unwrap();
-    app.asked_by_the_app_again().await;
+    app.asked_by_the_app(before + 1).await;
     app.restart().await;
     app.change(add(NEW));
     app.advance(Duration::from_secs(16));
@@ -324,14 +323,15 @@ fn secret(value: &str) -> pb::AddClientCredentialRequest {
 }
 
 impl TestApp {
-    /// Waits until the prover has asked once more than when this was called.
-    async fn asked_by_the_app_again(&self) {
-        let before = self.requests_of_the_app().len();
+    /// Waits until the app itself has asked so often: a quarter of a minute apart, of the five minutes
+    /// that it asks.
+    async fn asked_by_the_app(&self, times: usize) {
         let asked = async {
-            while self.requests_of_the_app().len() <= before.max(1) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+            while self.requests_of_the_app().len() < times {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                self.advance(Duration::from_secs(4));
             }
         };
-        tokio::time::timeout(PATIENCE, asked).await.ok();
+        tokio::time::timeout(PATIENCE, asked).await.unwrap();
     }
 }

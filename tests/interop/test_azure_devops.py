@@ -138,7 +138,7 @@ def test_the_broker_lists_what_the_sdk_finds_readable(over_socket, service_user,
     for connection, identity in (service_user, {}), (developer, {"developer_id": "ana"}):
         repositories = connection.clients.get_git_client().get_repositories()
         readable = may(connection, repositories)
-        usable = {repository.name for repository in repositories if readable[repository.name] and not repository.is_disabled}
+        usable = {one.name for one in repositories if readable[one.name] and not one.is_disabled}
         listed = over_socket.call("CredentialBroker/ListReadableRepos", account_id="acme", **identity)
         assert {repository.name for repository in listed.repos} == usable
 

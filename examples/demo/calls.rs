@@ -1,5 +1,7 @@
 //! Calls over mutual TLS, as services of the platform make them.
 
+use std::time::Duration;
+
 use azdo_broker::client::{Remote, Settings, within};
 use azdo_broker::pb;
 use tonic::{Code, Response, Status};
@@ -25,8 +27,17 @@ impl Service {
     }
 
     pub(crate) async fn token(&self, account: &str) -> Result<pb::GetServiceUserTokenResponse, Status> {
+        self.token_lasting(account, Duration::from_mins(5)).await
+    }
+
+    pub(crate) async fn token_lasting(
+        &self,
+        account: &str,
+        min_ttl: Duration,
+    ) -> Result<pb::GetServiceUserTokenResponse, Status> {
         let request = pb::GetServiceUserTokenRequest {
             account_id: account.to_owned(),
+            min_ttl: min_ttl.try_into().ok(),
             purpose: "demo".to_owned(),
             ..Default::default()
         };
@@ -35,6 +46,16 @@ impl Service {
             .get_service_user_token(within(CALL_LIMIT, request))
             .await
             .map(Response::into_inner)
+    }
+
+    /// Tells the broker that a token was refused: it is replaced.
+    pub(crate) async fn report(&self, account: &str, fingerprint: &str) -> Result<(), Status> {
+        let request = pb::ReportTokenRejectedRequest {
+            account_id: account.to_owned(),
+            connection: None,
+            token_fingerprint: fingerprint.to_owned(),
+        };
+        self.0.credentials().report_token_rejected(within(CALL_LIMIT, request)).await.map(drop)
     }
 
     pub(crate) async fn repositories(&self, account: &str) -> Result<pb::ListReadableReposResponse, Status> {
@@ -113,4 +134,4 @@ impl Service {
     }
 }
 
-const CALL_LIMIT: std::time::Duration = std::time::Duration::from_secs(12);
+const CALL_LIMIT: Duration = Duration::from_secs(12);

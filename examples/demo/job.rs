@@ -76,14 +76,14 @@ impl<'a> Job<'a> {
 }
 
 /// Every secret there is in this world, and how many of each kind: the emulator knows its tokens.
-pub(crate) async fn secrets(world: &World, client_secret: &str) -> Outcome<(Vec<String>, usize)> {
+pub(crate) async fn secrets(world: &World, client_secrets: &[&str]) -> Outcome<(Vec<String>, usize)> {
     let url = format!("{}/_emu/tokens?reveal=1", world.emulator.control);
     let answer = plain_http()?.get(url).send().await?.error_for_status()?;
     let Tokens { tokens } = answer.json().await.context("the emulator's tokens")?;
     let access = tokens.iter().filter(|token| token.kind == "access").count();
     ensure(0 < access, || "the emulator knows of no access token".to_owned())?;
     let mut secrets: Vec<_> = tokens.into_iter().map(|token| token.token).collect();
-    secrets.push(client_secret.to_owned());
+    secrets.extend(client_secrets.iter().map(ToString::to_string));
     Ok((secrets, access))
 }
 

@@ -1,4 +1,5 @@
-//! The demo: one account's service user is linked, and a job clones with nothing secret in it.
+//! The demo: an account's service user and developers are linked, a job clones with nothing secret in it, and
+//! the account's secret and identity change under way.
 //!
 //! Real processes, the broker's and the emulator's, talk as they would in production; this program
 //! plays the people and services around them. `script/demo` builds and starts it.
@@ -16,7 +17,9 @@ mod job;
 mod narrator;
 mod outcome;
 mod people;
+mod principal;
 mod processes;
+mod rotation;
 mod serve;
 mod settings;
 mod story;
@@ -37,7 +40,7 @@ use world::World;
 #[derive(Parser)]
 #[command(name = "demo")]
 struct Arguments {
-    /// Link the service user and a developer, then keep all running until SIGTERM or Ctrl-C
+    /// Keep all running after the story, until SIGTERM or Ctrl-C
     #[arg(long)]
     serve: bool,
     /// Where everything is put; emptied first
@@ -85,13 +88,12 @@ async fn tell(arguments: &Arguments, narrator: &Narrator, processes: &Processes)
     story::register(&world, narrator).await?;
     story::link(&world, narrator).await?;
     people::link_developer(&world, narrator).await?;
-    if arguments.serve {
-        serve::keep_running(&world, narrator, processes).await
-    } else {
-        story::work(&world, narrator).await?;
-        people::import(&world, narrator).await?;
-        story::prove(&world, narrator).await
-    }
+    story::work(&world, narrator).await?;
+    people::import(&world, narrator).await?;
+    principal::switch(&world, narrator).await?;
+    rotation::rotate(&world, narrator).await?;
+    story::prove(&world, narrator).await?;
+    if arguments.serve { serve::keep_running(&world, narrator, processes).await } else { Ok(()) }
 }
 
 async fn told_to_stop() -> Outcome<()> {

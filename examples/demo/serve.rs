@@ -4,14 +4,16 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::time::sleep;
 
 use crate::job::REPOSITORY;
 use crate::narrator::{Narrator, say};
 use crate::outcome::Outcome;
+use crate::people::DEVELOPER;
 use crate::processes::Processes;
-use crate::story::{SERVICE_USER, begin_link, find_url};
+use crate::story::{CLIENT, CLIENT_SECRET, SERVICE_USER, begin_link, find_url};
 use crate::world::{ACCOUNT, World};
 
 /// `env.sh`, taken away when the world ends, so that nobody calls one that is gone.
@@ -20,6 +22,8 @@ struct EnvironmentFile(PathBuf);
 /// Prints what to try, writes `env.sh`, and returns only if something broke.
 pub(crate) async fn keep_running(world: &World, narrator: &Narrator, processes: &Processes) -> Outcome<()> {
     narrator.begin("serve");
+    // The secret that the emulator's README names opens for whoever tries things; the broker has its own.
+    world.change(json!({ "change": "secret.add", "client_id": CLIENT, "value": CLIENT_SECRET })).await?;
     let mut linking = begin_link(world)?;
     let mut err = BufReader::new(linking.child().stderr.take().ok_or("no standard error")?);
     let url = find_url(&mut err).await?;
@@ -71,7 +75,9 @@ Our own command line:
 
   . '{dir}/env.sh'
   '{bin}/azdo-broker' connections
-  '{bin}/azdo-broker' repos
+  '{bin}/azdo-broker' repos --compare
+  '{bin}/azdo-broker' token --developer {DEVELOPER}
+  '{bin}/azdo-broker' doctor
 
 grpcurl over the operator's socket, and over mutual TLS as the IDE backend:
 

@@ -67,7 +67,7 @@ allow = ["release.service_user", "git", "repos", "report"]
 name = "the IDE backend, for acme"
 callers = ["{IDE_BACKEND}"]
 accounts = ["acme"]
-allow = ["release.service_user", "release.developer", "git", "repos", "link", "connections.read"]
+allow = ["release.service_user", "release.developer", "git", "repos", "report", "link", "connections.read"]
 "#
     )
 }

@@ -13,6 +13,7 @@ use crate::job::{self, Job, REPOSITORY};
 use crate::narrator::{Narrator, more};
 use crate::outcome::{Context as _, Outcome, ensure};
 use crate::processes::{self, Running};
+use crate::rotation::NEW_SECRET;
 use crate::world::{ACCOUNT, World};
 
 /// The person whom the account's work runs as, in the emulator's world.
@@ -28,6 +29,14 @@ const FOREIGN: &str = "globex";
 /// through a command line or a file.
 pub(crate) async fn register(world: &World, narrator: &Narrator) -> Outcome<()> {
     narrator.begin("register");
+    put(world, &["--secret-file", "-"]).await?;
+    narrator
+        .show("azdo-broker integration put: account acme, organization contoso, one client secret (sealed)");
+    Ok(())
+}
+
+/// Registers the account, with more arguments.
+pub(crate) async fn put(world: &World, more: &[&str]) -> Outcome<()> {
     let public_url = format!("http://localhost:{}", world.ports.links);
     let arguments = [
         "integration",
@@ -40,13 +49,9 @@ pub(crate) async fn register(world: &World, narrator: &Narrator) -> Outcome<()> 
         CLIENT,
         "--public-url",
         &public_url,
-        "--secret-file",
-        "-",
     ];
-    let command = world.command_line("operator", &arguments);
+    let command = world.command_line("operator", &[arguments.as_slice(), more].concat());
     processes::run("azdo-broker integration put", command, Some(CLIENT_SECRET), &world.log()).await?;
-    narrator
-        .show("azdo-broker integration put: account acme, organization contoso, one client secret (sealed)");
     Ok(())
 }
 
@@ -141,7 +146,7 @@ async fn clone(world: &World, narrator: &Narrator) -> Outcome<()> {
     narrator.show(&format!("git clone {REPOSITORY}"));
     more(&format!("in the job: {}", job.files()?.join(", ")));
 
-    let (secrets, _) = job::secrets(world, CLIENT_SECRET).await?;
+    let (secrets, _) = job::secrets(world, &[CLIENT_SECRET]).await?;
     let (found, read) = job::scan(&job.home, &secrets)?;
     ensure(found.is_empty(), || format!("a secret lies in the job's folder: {found:?}"))?;
     more(&format!("none of the {} secrets there are is in the {read} files of the job", secrets.len()));
@@ -176,7 +181,7 @@ async fn refuse(world: &World, narrator: &Narrator) -> Outcome<()> {
 /// Looks for every secret in everything the broker wrote, after showing that the look finds one.
 pub(crate) async fn prove(world: &World, narrator: &Narrator) -> Outcome<()> {
     narrator.begin("at rest");
-    let (secrets, access) = job::secrets(world, CLIENT_SECRET).await?;
+    let (secrets, access) = job::secrets(world, &[CLIENT_SECRET, NEW_SECRET]).await?;
     let control = world.dir.join("control");
     fs::write(&control, secrets.concat())?;
     let (found, _) = job::scan(&world.dir, &secrets)?;

@@ -125,6 +125,28 @@ impl World {
         run(name, command, None, &self.log()).await
     }
 
+    /// Changes what the emulator knows, as somebody at Microsoft's portals would.
+    pub(crate) async fn change(&self, change: serde_json::Value) -> Outcome<()> {
+        self.control("/_emu/world", &change).await
+    }
+
+    /// Makes the emulator behave otherwise.
+    pub(crate) async fn switch(&self, fault: serde_json::Value) -> Outcome<()> {
+        self.control("/_emu/faults", &fault).await
+    }
+
+    pub(crate) async fn switch_all_off(&self) -> Outcome<()> {
+        let url = format!("{}/_emu/faults", self.emulator.control);
+        plain_http()?.delete(url).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    async fn control(&self, path: &str, body: &serde_json::Value) -> Outcome<()> {
+        let url = format!("{}{path}", self.emulator.control);
+        plain_http()?.post(url).json(body).send().await?.error_for_status().context(body)?;
+        Ok(())
+    }
+
     async fn prepare(&mut self) -> Outcome<()> {
         fs::write(self.dir.join("policy.toml"), settings::policy())?;
         self.write_settings()?;

@@ -61,7 +61,10 @@ pub(super) async fn run(
     }
     let identities = [&user, &principal].map(|list| show::identity(list.identity.as_ref()));
     let [user, principal] = identities;
-    writeln!(console.err, "{user} and {principal} both read {both} repositories; {differ} only one of them")?;
+    writeln!(
+        console.err,
+        "{both} repositories both {user} and {principal} can read, {differ} only one of them"
+    )?;
     Ok(show::print_warnings(console.err, &warnings)?)
 }
 
@@ -127,7 +130,7 @@ mod tests {
              Web      mine        readable       not_seen\n\
              Web      secret      no_permission  readable\n"
         );
-        assert_eq!(ran.err, "svc@contoso.com and app both read 1 repositories; 2 only one of them\n");
+        assert_eq!(ran.err, "1 repositories both svc@contoso.com and app can read, 2 only one of them\n");
         assert!(run(&["--all"]).await.out.contains("shop"));
     }
 

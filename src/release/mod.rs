@@ -9,6 +9,9 @@
 //!
 //! Entra cannot narrow a token to one repository; this does not pretend to.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +120,8 @@ impl Release {
         }
     }
 
+    /// Recording may take two seconds, and no token leaves with less life than was asked for (P7): one that
+    /// ran short meanwhile stays here, and its successor is recorded instead.
     async fn release(
         &self,
         wish: &Wish,
@@ -125,7 +130,25 @@ impl Release {
         developer: Option<DeveloperId>,
     ) -> Result<Released, Refused> {
         let key = key_of(integration, developer);
-        let token = self.active_token(wish, allowed, integration, &key).await.map_err(Refused::from);
+        for _ in 0..RECORDS_MAX {
+            let token = self.recorded_token(wish, allowed, integration, &key).await?;
+            if wish.min_ttl < token.validity.left(self.clock.now()) {
+                let warnings = self.warnings(&key, integration);
+                return Ok(Released { token, key, warnings });
+            }
+        }
+        let detail = "tokens run short while they are recorded";
+        Err(Problem::new(Reason::UpstreamUnavailable, detail).retry_after(RAN_SHORT_RETRY).into())
+    }
+
+    async fn recorded_token(
+        &self,
+        wish: &Wish,
+        allowed: &Allowed,
+        integration: &Integration,
+        key: &ConnectionKey,
+    ) -> Result<Arc<Token>, Refused> {
+        let token = self.active_token(wish, allowed, integration, key).await.map_err(Refused::from);
         let outcome = match &token {
             Ok(token) => Outcome::Released {
                 fingerprint: token.fingerprint.clone(),
@@ -133,18 +156,9 @@ impl Release {
             },
             Err(_) => Outcome::Done,
         };
-        let mut event = wish.asking.event(outcome).about(&key);
+        let mut event = wish.asking.event(outcome).about(key);
         event.generation = token.as_ref().ok().map(|token| token.generation);
-        let token = self.gate.conclude(event, token).await?;
-        // Recording may take two seconds, and no token leaves with less life than was asked for (P7).
-        if token.validity.left(self.clock.now()) <= wish.min_ttl {
-            let detail = "the token ran short while it was recorded; the next one is on its way";
-            return Err(Problem::new(Reason::UpstreamUnavailable, detail)
-                .retry_after(RAN_SHORT_RETRY)
-                .into());
-        }
-        let warnings = self.warnings(&key, integration);
-        Ok(Released { token, key, warnings })
+        self.gate.conclude(event, token).await
     }
 
     /// The connection's token, unless the integration is suspended, before or while it was waited for.
@@ -183,4 +197,6 @@ fn key_of(integration: &Integration, developer: Option<DeveloperId>) -> Connecti
 const MAY_REPORT_HEADLESS: [Permission; 3] =
     [Permission::Report, Permission::ReleaseServiceUser, Permission::Git];
 const MAY_REPORT_DEVELOPERS: [Permission; 2] = [Permission::Report, Permission::ReleaseDeveloper];
+/// A token and its successor: a third would run short as they did.
+const RECORDS_MAX: u32 = 2;
 const RAN_SHORT_RETRY: Duration = Duration::from_secs(1);

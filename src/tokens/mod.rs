@@ -28,7 +28,7 @@ mod slot;
 mod spend;
 mod strict;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

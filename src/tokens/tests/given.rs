@@ -3,19 +3,20 @@
 use super::*;
 
 /// A broker's middle: store, vault, accounts, refresher; the service user of `acme` linked as `old`.
-pub(super) struct Given {
-    pub(super) entra: FakeEntra,
+pub(crate) struct Given {
+    pub(crate) entra: FakeEntra,
     pub(super) vault: Arc<Vault>,
-    pub(super) tokens: Tokens,
-    pub(super) clock: Arc<RuntimeClock>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) tokens: Tokens,
+    pub(crate) clock: Arc<RuntimeClock>,
     _running: DropGuard,
     _folder: tempfile::TempDir,
 }
 
-pub(super) type Asked = JoinHandle<Result<Arc<Token>, Problem>>;
+pub(crate) type Asked = JoinHandle<Result<Arc<Token>, Problem>>;
 
 impl Given {
-    pub(super) async fn a_linked_connection() -> Self {
+    pub(crate) async fn a_linked_connection() -> Self {
         Self::looking_every(Duration::from_secs(5)).await
     }
 
@@ -26,13 +27,14 @@ impl Given {
         let entra = FakeEntra::default();
         let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone(), Sources::default()));
         let shared = Arc::new(entra.clone());
-        let refresh = Refresh::new(vault.clone(), accounts, shared.clone(), shared, clock.clone());
+        let refresh = Refresh::new(vault.clone(), accounts.clone(), shared.clone(), shared, clock.clone());
         let config = RefreshConfig { concurrency: 4, tick };
         let (tokens, refresher) = tokens(refresh, clock.clone(), config);
         let stop = CancellationToken::new();
         tokio::spawn(refresher.run(stop.clone()));
         vault.put_integration(integration(clock.now().wall)).await.unwrap();
-        let given = Self { entra, vault, tokens, clock, _running: stop.drop_guard(), _folder: folder };
+        let given =
+            Self { entra, vault, accounts, tokens, clock, _running: stop.drop_guard(), _folder: folder };
         given.link("old").await;
         given
     }
@@ -59,7 +61,7 @@ impl Given {
         tokio::spawn(async move { tokens.token(&allowed(), &key(), min_ttl).await })
     }
 
-    pub(super) fn ask(&self) -> Asked {
+    pub(crate) fn ask(&self) -> Asked {
         self.ask_for(Duration::from_mins(5))
     }
 

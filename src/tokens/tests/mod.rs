@@ -1,6 +1,6 @@
 //! The refresher over a real store and a fake Entra, on paused time.
 
-mod given;
+pub(crate) mod given;
 
 use std::time::Duration;
 

@@ -42,16 +42,16 @@ async fn a_token_that_runs_short_while_it_is_recorded_stays_and_its_successor_le
         account: "acme".parse().unwrap(),
         min_ttl: left - Duration::from_secs(1),
     };
-    let (begin, began) = oneshot::channel::<()>();
+    let (start, started) = oneshot::channel::<()>();
     tokio::spawn(async move {
-        began.await.unwrap();
+        started.await.unwrap();
         writer.run().await;
     });
     let releasing = tokio::spawn(async move { release.service_user_token(wish).await });
 
     // Nothing is written yet, and the token that was found for it lives a second more than it must.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    begin.send(()).unwrap();
+    start.send(()).unwrap();
 
     let released = releasing.await.unwrap().unwrap();
     assert_ne!(released.token.fingerprint, first.fingerprint);

@@ -117,11 +117,30 @@
 //!    connection ([`Vault::fail`]), sets the pause, and takes no valid token away.
 //! 6. The slot learns token or problem, and everybody who waits reads it there.
 //!
+//! Where each grant works once ([`Rotation::Strict`]) the row says before step 3 that the grant is lost, and the
+//! answer overwrites that: what a broken connection or a kill took is told, and nothing is sent twice.
+//!
+//! # The other ways in
+//!
+//! - **The platform's own pages** (front B): the caller sends the browser to Entra itself and hands over what
+//!   came back by [`Links::receive`]; from `held` on it is the link above.
+//! - **An import**: [`Links::import`] seals a grant of another system as an imported connection; the refresher
+//!   proves it by one refresh, and only then is it released.
+//! - **A service principal**: [`Links::connect_service_principal`] proves the app by a token of its own; no grant, no
+//!   person.
+//!
+//! # Repositories
+//!
+//! [`Repos::page`] decides, then looks for a snapshot of the connection that is young enough, or has one made:
+//! one flight per connection asks [`Devops::repositories`], at the identity's pace, and whoever comes meanwhile
+//! waits for it. Permissions are asked for the page that is shown. A page token names the snapshot and is good
+//! for its caller, connection and filter alone.
+//!
 //! # Not built yet
 //!
-//! Methods of the contract that answer UNIMPLEMENTED: `WatchConnections`; checking integrations; all of `Operations`. And: the platform's own pages and
-//! `return_to`, developers' links, pages of long lists, `PostgreSQL` and replicas, key providers other than a
-//! file, rate budgets, a chained and signed audit, rollback detection, rotation of data keys, the relay.
+//! Methods of the contract that answer UNIMPLEMENTED: `WatchConnections`; all of `Operations`. And: developer
+//! assertions, `PostgreSQL` and replicas, key providers other than a file, rate budgets, a chained and signed
+//! audit, rollback detection, rotation of data keys, the relay.
 //!
 //! [`Release::service_user_token`]: release::Release::service_user_token
 //! [`Release::git_credential`]: release::Release::git_credential
@@ -145,6 +164,12 @@
 //! [`Entra::verify_id_token`]: entra::Entra::verify_id_token
 //! [`TokenEndpoint::refresh`]: entra::TokenEndpoint::refresh
 //! [`Devops::who_am_i`]: devops::Devops::who_am_i
+//! [`Rotation::Strict`]: entra::Rotation::Strict
+//! [`Links::receive`]: links::Links::receive
+//! [`Links::import`]: links::Links::import
+//! [`Links::connect_service_principal`]: links::Links::connect_service_principal
+//! [`Repos::page`]: repos::Repos::page
+//! [`Devops::repositories`]: devops::Devops::repositories
 //! [`Vault::connect`]: vault::Vault::connect
 //! [`Vault::claim`]: vault::Vault::claim
 //! [`Vault::claim_due`]: vault::Vault::claim_due

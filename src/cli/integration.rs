@@ -236,7 +236,9 @@ fn print(console: &mut Console<'_>, integration: &pb::Integration) -> Result<(),
     }
     if let Some(suspension) = &integration.suspension {
         let since = show::when(suspension.since.as_ref(), console.now);
-        facts.push(("suspended", format!("{since} by {}: {}", suspension.actor, suspension.note)));
+        let by = label(" by ", &suspension.actor);
+        let note = label(": ", &suspension.note);
+        facts.push(("suspended", format!("{since}{by}{note}")));
     }
     facts.push(("updated", show::when(integration.updated_at.as_ref(), console.now)));
     show::print_facts(console.out, &facts)?;
@@ -285,6 +287,11 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
 
 /// The contract allows 256 bytes; a line break may follow.
 const SECRET_FILE_LEN_MAX: u64 = 1024;
+
+/// A label behind its word, if there is one.
+fn label(word: &str, text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{word}{text}") }
+}
 
 #[cfg(test)]
 mod tests {

@@ -101,10 +101,12 @@ impl Store {
         account: &AccountId,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<ConnectionRow>, StoreError> {
+    ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
         let (account, after) = (account.clone(), after.unwrap_or_default().to_owned());
         self.sqlite
-            .read("list connections", move |at| connections::list(at.tx, &account, &after, limit))
+            .read("list connections", move |at| {
+                Ok(Loaded { row: connections::list(at.tx, &account, &after, limit)?, store_now: at.now })
+            })
             .await
     }
 

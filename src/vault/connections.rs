@@ -29,9 +29,9 @@ impl Vault {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(ConnectionKey, Result<Opened, VaultError>)>, VaultError> {
-        let rows = self.store.connections(account, after, limit).await?;
-        let open = |row: ConnectionRow| (row.key.clone(), self.open(row, Timestamp::UNIX_EPOCH));
-        Ok(rows.into_iter().map(open).collect())
+        let loaded = self.store.connections(account, after, limit).await?;
+        let open = |row: ConnectionRow| (row.key.clone(), self.open(row, loaded.store_now));
+        Ok(loaded.row.into_iter().map(open).collect())
     }
 
     /// Keys of the account's live connections, at most `max`; imported and damaged ones live too.
@@ -42,7 +42,7 @@ impl Vault {
     ) -> Result<Vec<ConnectionKey>, VaultError> {
         let (mut live, mut after) = (Vec::new(), None::<String>);
         while live.len() < max {
-            let rows = self.store.connections(account, after.as_deref(), ROWS_AT_ONCE).await?;
+            let rows = self.store.connections(account, after.as_deref(), ROWS_AT_ONCE).await?.row;
             let is_last = rows.len() < ROWS_AT_ONCE;
             after = rows.last().map(|row| row.key.role.to_string());
             live.extend(rows.into_iter().filter(|row| row.live).map(|row| row.key));

@@ -68,6 +68,24 @@ async fn a_lost_answer_is_told_as_lost_and_its_grant_never_sent_again() {
     assert_no_grant_came_twice(&app);
 }
 
+/// Whoever died over a refresh left a lease behind, which hides nothing once it ran out.
+#[tokio::test]
+async fn a_loss_is_listed_though_a_lease_was_left_behind() {
+    let app = strict().await;
+    let operator = app.operator().await;
+    app.fault(Fault::EntraCut { count: Some(1) });
+    assert_refused(operator.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+    app.edit_store(
+        "UPDATE connections SET lease_holder = 'gone', lease_until = 1 WHERE role = ?1",
+        "service_user",
+    );
+
+    let request = pb::ListConnectionsRequest { account_id: "acme".into(), ..Default::default() };
+    let listed = operator.connections().list_connections(request).await.unwrap().into_inner();
+
+    assert_eq!(listed.connections[0].state(), pb::ConnectionState::NeedsRelink);
+}
+
 /// A gateway that heard nothing may have been heard itself.
 #[tokio::test]
 async fn an_answer_that_a_gateway_did_not_get_is_lost_too() {

@@ -238,8 +238,8 @@ async fn lists_are_ordered_and_paged(store: &Store) -> Result<(), StoreError> {
     let roles =
         |rows: Vec<ConnectionRow>| rows.iter().map(|row| row.key.role.to_string()).collect::<Vec<_>>();
 
-    let first = roles(store.connections(&name("acme"), None, 2).await?);
-    let rest = roles(store.connections(&name("acme"), Some("developer/zoe"), 10).await?);
+    let first = roles(store.connections(&name("acme"), None, 2).await?.row);
+    let rest = roles(store.connections(&name("acme"), Some("developer/zoe"), 10).await?.row);
 
     assert_eq!(first, ["developer/ana", "developer/zoe"]);
     assert_eq!(rest, ["service_principal", "service_user"]);
@@ -306,6 +306,7 @@ fn failure(since: Timestamp) -> Failure {
         count: 2,
         needs_person: true,
         lost: false,
+        case: None,
     }
 }
 

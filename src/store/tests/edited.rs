@@ -16,7 +16,7 @@ async fn a21_a_row_with_edited_columns_fails_alone() {
     });
     edit.await.unwrap();
 
-    let rows = store.connections(&key().account, None, 2).await.unwrap();
+    let rows = store.connections(&key().account, None, 2).await.unwrap().row;
 
     let roles: Vec<_> = rows.iter().map(|row| row.key.role.to_string()).collect();
     assert_eq!(roles, ["developer/ana", "service_user"]);

@@ -98,7 +98,8 @@ impl Integrations {
         }
     }
 
-    /// Removes and wipes it. The last one in force under live connections stays, unless forced.
+    /// Removes and wipes it. Under live connections the last one that works stays, unless forced: one that
+    /// is not proven yet may prove to be wrong.
     pub async fn remove_credential(
         &self,
         asking: Asking,
@@ -138,9 +139,7 @@ impl Integrations {
             let place = integration.credentials.iter().position(|one| one.id == *credential);
             let place = place.ok_or(Refused::NotFound("the client credential"))?;
             let removed = integration.credentials.remove(place);
-            let another = integration.credentials.iter().any(|one| one.is_in_force(now));
-            if is_needed && removed.is_in_force(now) && !another {
-                let detail = "it is the last client credential in force under live connections: add another one first, or force it";
+            if is_needed && let Some(detail) = why_it_stays(&removed, &integration.credentials, now) {
                 return Err(Refused::Precondition(detail.into()));
             }
             integration.updated_at = now;
@@ -150,6 +149,24 @@ impl Integrations {
         self.vault.forget_old_pages().await;
         Ok(integration)
     }
+}
+
+/// What would be left of the `others` could not carry the live connections.
+fn why_it_stays(
+    removed: &ClientCredential,
+    others: &[ClientCredential],
+    now: Timestamp,
+) -> Option<&'static str> {
+    let works = |one: &ClientCredential| one.is_in_force(now) && one.proven_at.is_some();
+    let is_another_in_force = others.iter().any(|one| one.is_in_force(now));
+    if removed.is_in_force(now) && !is_another_in_force {
+        return Some(
+            "it is the last client credential in force under live connections: add another one first, or force it",
+        );
+    }
+    (works(removed) && !others.iter().any(works)).then_some(
+        "under live connections no other client credential is proven yet: wait until one is, or force it",
+    )
 }
 
 /// Puts `new` last, unless it is there already; answers the one that stands.

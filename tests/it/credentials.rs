@@ -244,6 +244,25 @@ async fn the_last_credential_in_force_stays_under_live_connections() {
     assert_eq!(operator.connection().await.unwrap().state(), pb::ConnectionState::Connected, "links stay");
 }
 
+/// P4: one that nobody has seen working is no reason to let the one go that works.
+#[tokio::test]
+async fn the_last_credential_that_works_stays_while_the_other_is_not_proven() {
+    let app = TestApp::linked().await;
+    let operator = app.operator().await;
+    let works = app.credentials().await.remove(0);
+    let mistyped = operator.add_secret("mistyped").await.unwrap();
+
+    let refused = operator.remove_credential(&works.id, false).await;
+
+    let status = assert_refused(refused, Code::FailedPrecondition, "");
+    assert!(status.message().contains("proven yet: wait"), "{}", status.message());
+    operator.remove_credential(&mistyped.id, false).await.unwrap();
+    app.change(add(NEW));
+    let added = operator.add_secret(NEW).await.unwrap();
+    app.proven(&added.id).await;
+    operator.remove_credential(&works.id, false).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_credential_that_is_there_already_is_answered_as_it_is_and_eight_are_enough() {
     let app = TestApp::linked().await;

@@ -35,6 +35,8 @@ pub struct Registration {
 struct Put {
     /// Links begun before are of another organization, app or wish.
     ends_links: bool,
+    /// Secrets of the app before this one were dropped.
+    drops_credentials: bool,
     to_prove: Option<CredentialId>,
 }
 
@@ -90,6 +92,9 @@ impl Integrations {
             // What was confirmed between the first look and the write.
             self.end_connections(asking, account).await?;
         }
+        if edited.told.drops_credentials {
+            self.vault.forget_old_pages().await;
+        }
         self.vault.lift_pauses(account, Reason::IntegrationMisconfigured).await?;
         self.tokens.forgive(account);
         tracing::info!(account = %account, "integration registered");
@@ -117,6 +122,8 @@ impl Registration {
         if is_other_app && self.secret.is_none() {
             return Err(Refused::invalid("client_secret", "is required for another app registration"));
         }
+        let drops_credentials =
+            is_other_app && before.as_ref().is_some_and(|before| !before.credentials.is_empty());
         let mut integration = Integration {
             account: self.account.clone(),
             version: before.as_ref().map_or(0, |before| before.version),
@@ -139,6 +146,6 @@ impl Registration {
                 (!added.is_in_force(now) || added.proven_at.is_none()).then_some(added.id)
             }
         };
-        Ok((integration, Put { ends_links, to_prove }))
+        Ok((integration, Put { ends_links, drops_credentials, to_prove }))
     }
 }

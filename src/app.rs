@@ -103,12 +103,12 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let entra = Arc::new(Entra::new(config.entra, outgoing.clone(), clock.clone()));
     let devops = Arc::new(Devops::new(config.devops, outgoing));
     let identifier = Arc::new(Identifier { entra: entra.clone(), devops: devops.clone() });
-    let refresh =
-        Refresh::new(vault.clone(), accounts.clone(), entra.clone(), identifier.clone(), clock.clone());
+    let gate = Gate::new(policy.clone(), audit.clone());
+    let upstream = (entra.clone() as _, identifier.clone() as _);
+    let refresh = Refresh::new(vault.clone(), accounts.clone(), upstream, gate.clone(), clock.clone());
     let mut metrics = Registry::default();
     refresh.metrics().register(&mut metrics);
     let (tokens, refresher) = tokens(refresh, clock.clone(), config.refresh);
-    let gate = Gate::new(policy.clone(), audit.clone());
 
     let (proofs, prover) =
         make_prover(vault.clone(), accounts.clone(), entra.clone(), tokens.clone(), clock.clone());

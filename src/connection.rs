@@ -5,6 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::ids::{AccountId, DeveloperId, ObjectId, TenantId};
+use crate::reason::{Problem, Reason};
+use crate::remedy::Case;
 
 /// What a connection is for. Names never cross roles: a service user's code cannot complete a
 /// developer's link (threat T03).
@@ -45,7 +47,7 @@ pub enum HeadlessIdentity {
 /// What stands in a connection's way, as its row remembers it.
 #[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
 pub struct Failure {
-    pub reason: crate::reason::Reason,
+    pub reason: Reason,
     /// The last diagnostic code of Entra, such as 50173; for people, never for decisions.
     pub code: Option<u32>,
     pub since: Timestamp,
@@ -57,6 +59,9 @@ pub struct Failure {
     /// it. Written before Entra is asked, so that it holds if the process dies meanwhile.
     #[serde(default)]
     pub lost: bool,
+    /// What is in the way, where neither reason nor code tells whose act helps.
+    #[serde(default)]
+    pub case: Option<Case>,
 }
 
 impl Failure {
@@ -65,7 +70,8 @@ impl Failure {
         if self.lost {
             return crate::remedy::GRANT_LOST;
         }
-        self.code.and_then(crate::remedy::of).unwrap_or_else(|| self.reason.what_to_do())
+        let known = self.case.map(Case::what_to_do).or_else(|| self.code.and_then(crate::remedy::of));
+        known.unwrap_or_else(|| self.reason.what_to_do())
     }
 }
 
@@ -86,6 +92,15 @@ impl Role {
             Self::ServicePrincipal => "service principal",
             Self::Developer(_) => "developer",
         }
+    }
+}
+
+impl ConnectionKey {
+    /// Nobody stands there. Who is to connect the app is not who links people.
+    pub fn not_linked(&self, how: &str) -> Problem {
+        let detail = format!("the account's {} {how}", self.role.kind());
+        let case = (self.role == Role::ServicePrincipal).then_some(Case::NoServicePrincipal);
+        Problem::new(Reason::NotLinked, detail).case(case)
     }
 }
 

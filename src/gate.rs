@@ -67,11 +67,15 @@ impl Gate {
 
     /// Records, or fails the wish.
     pub async fn record(&self, event: Event) -> Result<(), Refused> {
+        Ok(self.try_record(event).await?)
+    }
+
+    /// The same for the broker's own acts, which nobody wished for.
+    pub async fn try_record(&self, event: Event) -> Result<(), Problem> {
         self.audit.record(event).await.map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "the audit cannot be written");
             Problem::new(Reason::AuditUnavailable, "the audit cannot be written, so nothing is released")
                 .retry_after(AUDIT_RETRY)
-                .into()
         })
     }
 

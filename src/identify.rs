@@ -12,11 +12,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::connection::Identity;
-use crate::devops::{Devops, DevopsError};
+use crate::devops::Devops;
 use crate::entra::{self, Entra, Expected, IdTokenError};
-use crate::reason::Reason;
+use crate::reason::{Problem, Reason};
 use crate::secret::{AccessToken, RawIdToken};
-use crate::vault::{Integration, LinkEnd};
+use crate::vault::Integration;
 
 /// What Entra answered to a code or a refresh.
 pub struct SignIn<'a> {
@@ -31,7 +31,11 @@ pub struct SignIn<'a> {
 #[derive(Debug)]
 pub enum Unidentified {
     /// For this reason, until somebody acts.
-    No(LinkEnd),
+    No(Problem),
+    /// What Entra signed names another tenant: no act makes it one of this.
+    Another,
+    /// The `id_token` proves nothing, or nothing any more; another one may.
+    Unproven(IdTokenError),
     /// Cannot be told now: Microsoft does not answer.
     NotNow,
 }
@@ -60,10 +64,8 @@ impl Identify for Identifier {
         sign_in: &SignIn<'_>,
     ) -> Result<Identity, Unidentified> {
         if !entra::are_for_devops(sign_in.scopes) {
-            return Err(no(
-                Reason::IntegrationMisconfigured,
-                "Entra issued no access to Azure DevOps: the app needs the delegated permission user_impersonation of Azure DevOps.",
-            ));
+            let detail = "Entra issued no access to Azure DevOps: the app needs the delegated permission user_impersonation of Azure DevOps";
+            return Err(Unidentified::No(Problem::new(Reason::IntegrationMisconfigured, detail)));
         }
         let expected =
             Expected { tenant: &integration.tenant, client_id: &integration.client_id, nonce: sign_in.nonce };
@@ -77,14 +79,17 @@ impl Identify for Identifier {
                     account = %integration.account, error = &error as &dyn std::error::Error,
                     "an id_token was refused"
                 );
-                return Err(no(
-                    Reason::LinkMismatch,
-                    "The sign-in does not belong to this link or this tenant. Begin the link again with an account of the integration's tenant.",
-                ));
+                return Err(match error {
+                    IdTokenError::Tenant => Unidentified::Another,
+                    error => Unidentified::Unproven(error),
+                });
             }
         };
         let member = self.devops.who_am_i(&integration.organization, sign_in.access).await;
-        let member = member.map_err(|error| not_admitted(&error))?;
+        let member = member.map_err(|error| {
+            let problem = error.problem();
+            if problem.reason.is_transient() { Unidentified::NotNow } else { Unidentified::No(problem) }
+        })?;
         if identity.login.is_empty() {
             identity.login = member.login;
         }
@@ -93,29 +98,4 @@ impl Identify for Identifier {
         }
         Ok(identity)
     }
-}
-
-/// Why Azure DevOps does not admit an identity.
-pub fn not_admitted(error: &DevopsError) -> Unidentified {
-    match error {
-        DevopsError::NotAMember | DevopsError::Unauthenticated => no(
-            Reason::NotAMember,
-            "This account is not a member of the Azure DevOps organization. Its administrator must add the account as a user with at least Basic access; then begin the link again.",
-        ),
-        DevopsError::Forbidden => no(
-            Reason::AdminActionRequired,
-            "Azure DevOps refuses this sign-in by policy. Its administrator must allow the broker's address; then begin the link again.",
-        ),
-        DevopsError::NotFound => no(
-            Reason::IntegrationMisconfigured,
-            "Azure DevOps knows no such organization. Whoever registered the integration must correct its name.",
-        ),
-        DevopsError::Throttled { .. } | DevopsError::Unavailable | DevopsError::Unparseable => {
-            Unidentified::NotNow
-        }
-    }
-}
-
-fn no(reason: Reason, message: &str) -> Unidentified {
-    Unidentified::No(LinkEnd { reason, message: message.to_owned() })
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::ids::InvalidName;
+use crate::remedy::Case;
 
 /// A reason as the proto names it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -84,6 +85,8 @@ pub struct Problem {
     pub facts: Vec<(&'static str, String)>,
     /// What to do in this very case, where more is known than the reason.
     pub remedy: Option<&'static str>,
+    /// The same, where it is for somebody else than the reason says, or must be remembered.
+    pub case: Option<Case>,
 }
 
 /// Why a use case did not do what it was asked.
@@ -282,7 +285,7 @@ impl Reason {
 
 impl Problem {
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, facts: Vec::new(), remedy: None }
+        Self { reason, detail: detail.into(), retry_after: None, facts: Vec::new(), remedy: None, case: None }
     }
 
     #[must_use]
@@ -303,9 +306,20 @@ impl Problem {
         }
     }
 
+    #[must_use]
+    pub fn case(self, case: impl Into<Option<Case>>) -> Self {
+        Self { case: case.into(), ..self }
+    }
+
+    /// Who must act in this very case.
+    pub fn who_acts(&self) -> Actor {
+        self.case.map_or_else(|| self.reason.who_acts(), Case::who_acts)
+    }
+
     /// What that somebody must do, as one sentence.
     pub fn what_to_do(&self) -> &'static str {
-        self.remedy.unwrap_or_else(|| self.reason.what_to_do())
+        let known = self.case.map(Case::what_to_do).or(self.remedy);
+        known.unwrap_or_else(|| self.reason.what_to_do())
     }
 
     #[must_use]
@@ -337,6 +351,9 @@ impl Refused {
 }
 
 impl Actor {
+    pub const ALL: [Self; 5] =
+        [Self::Caller, Self::LinkedPerson, Self::CustomerAdmin, Self::PlatformAdmin, Self::Operator];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Caller => "the caller",

@@ -4,6 +4,75 @@
 //! (azure.md 1.9 and 5.6). Codes may change meaning, so nothing is decided by them here: a code without a
 //! sentence is told by its reason alone.
 
+use crate::reason::Actor;
+
+/// What is in the way where neither a reason nor a code names the right act.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Case {
+    /// Azure DevOps refuses an identity it knows, or the address we come from.
+    DevopsPolicy,
+    /// An import proved to be somebody else's and was ended.
+    ForeignImport,
+    /// Entra sent no `id_token` for an imported grant.
+    ImportWithoutIdToken,
+    /// What Entra signed cannot be verified, or not by our clock.
+    IdTokenUnproven,
+    /// The app itself is not connected, which nobody links.
+    NoServicePrincipal,
+    /// Azure DevOps knows no such organization.
+    Organization,
+    /// The file of a federated source is not there or not usable.
+    SourceUnusable,
+}
+
+impl Case {
+    #[cfg(test)]
+    pub const ALL: [Self; 7] = [
+        Self::DevopsPolicy,
+        Self::ForeignImport,
+        Self::ImportWithoutIdToken,
+        Self::IdTokenUnproven,
+        Self::NoServicePrincipal,
+        Self::Organization,
+        Self::SourceUnusable,
+    ];
+
+    pub fn who_acts(self) -> Actor {
+        match self {
+            Self::DevopsPolicy => Actor::CustomerAdmin,
+            Self::ForeignImport | Self::ImportWithoutIdToken => Actor::Caller,
+            Self::NoServicePrincipal | Self::Organization => Actor::PlatformAdmin,
+            Self::IdTokenUnproven | Self::SourceUnusable => Actor::Operator,
+        }
+    }
+
+    /// What that somebody must do, as one sentence.
+    pub fn what_to_do(self) -> &'static str {
+        match self {
+            Self::DevopsPolicy => {
+                "An administrator of the Azure DevOps organization must let its policies admit the identity and the broker's address."
+            }
+            Self::ForeignImport => {
+                "Import the grant of the expected person, or link the connection; the one that was imported is somebody else's."
+            }
+            Self::ImportWithoutIdToken => {
+                "Link the connection, or import a grant that was asked for with openid and profile."
+            }
+            Self::IdTokenUnproven => {
+                "The operator must see that the broker's clock is right and that entra.authority is Entra's own; it is tried again by itself."
+            }
+            Self::NoServicePrincipal => {
+                "Whoever registered the integration must connect the app with ConnectServicePrincipal (azdo-broker connections connect-service-principal)."
+            }
+            Self::Organization => "Whoever registered the integration must correct the organization's name.",
+            Self::SourceUnusable => {
+                "The operator must see that the federated source's file holds a valid assertion that the broker may read; links stay and resume by themselves."
+            }
+        }
+    }
+}
+
 /// Who must do what about this AADSTS code, as one sentence.
 pub fn of(code: u32) -> Option<&'static str> {
     REMEDIES.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, sentence)| *sentence)
@@ -23,7 +92,7 @@ const REMEDIES: &[(&[u32], &str)] = &[
     (&[50_053], "The account is locked after failed sign-ins: an Entra administrator must unlock it."),
     (&[50_055, 50_135, 50_144], "The account's password has expired: change it, then link again."),
     (&[50_057], "An Entra administrator must enable the account; the connection then resumes by itself."),
-    (&[50_072, 50_074, 50_076, 50_078, 50_079, 50_158], "Entra asks for a second factor: link again and pass it, and have an administrator exempt service users, who cannot answer it later."),
+    (&[50_072, 50_074, 50_076, 50_078, 50_079, 50_158], "Entra asks for a second factor: link again and pass it, and have an administrator exempt accounts that work unattended, which cannot answer it later."),
     (&[50_097, 50_131, 50_132, 50_133, 53_000, 53_001, 53_002], "A Conditional Access policy asks for a known device: an Entra administrator must exempt the app or the account."),
     (&[50_105], "An Entra administrator must assign the account to the enterprise application."),
     (&[50_173], "The sessions of the account were revoked: link again."),
@@ -52,6 +121,7 @@ const REMEDIES: &[(&[u32], &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::Reason;
 
     #[test]
     fn a_remedy_is_one_sentence_for_codes_that_are_named_once() {
@@ -61,5 +131,19 @@ mod tests {
             assert!(codes.iter().all(|code| seen.insert(code)), "{codes:?} is named twice");
         }
         assert!(of(65_001).is_some() && of(123).is_none());
+    }
+
+    /// Design.md 4.1: who asks for one role learns nothing of the other, in no sentence that both may see.
+    #[test]
+    fn no_remedy_speaks_of_a_role_that_the_caller_may_not_have_asked_for() {
+        // What is asked of a developer's caller alone.
+        let exceptions = [Reason::DeveloperAssertionRejected, Reason::DeveloperAssertionRequired];
+        let reasons = Reason::ALL.into_iter().filter(|reason| !exceptions.contains(reason));
+        let codes = REMEDIES.iter().map(|(_, sentence)| *sentence);
+        let cases = Case::ALL.into_iter().map(Case::what_to_do);
+        for sentence in reasons.map(Reason::what_to_do).chain(codes).chain(cases).chain([GRANT_LOST]) {
+            let lower = sentence.to_lowercase();
+            assert!(!lower.contains("service user") && !lower.contains("developer"), "{sentence}");
+        }
     }
 }

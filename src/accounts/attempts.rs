@@ -15,6 +15,7 @@ use crate::clock::{between, later};
 use crate::entra::{App, Proof};
 use crate::ids::{AccountId, CredentialId};
 use crate::reason::{Problem, Reason};
+use crate::remedy::Case;
 use crate::secret::ClientAssertion;
 use crate::vault::{ClientCredential, Integration, Means};
 
@@ -65,6 +66,7 @@ impl Accounts {
                     Problem::new(Reason::ClientCredentialRejected, detail)
                         .retry_after(SOURCE_RETRY)
                         .fact("federated_source", source)
+                        .case(Case::SourceUnusable)
                 };
                 Some(self.sources.read(source).await.ok_or_else(unusable)?)
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::reason::Reason;
+use crate::reason::{Actor, Reason};
 
 /// A refusal in words for a person (P10): what, who must act, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,6 +30,8 @@ pub fn explain(status: &Status) -> Explained {
     let known = reason.as_deref().and_then(|name| Reason::ALL.into_iter().find(|r| r.as_str() == name));
     // What the broker says of this case; an older one says nothing.
     let told = details.error_info().and_then(|info| info.metadata.get("what_to_do"));
+    let who = details.error_info().and_then(|info| info.metadata.get("who_acts"));
+    let who = who.and_then(|who| Actor::ALL.into_iter().find(|actor| actor.as_str() == who));
     let mut particulars = Vec::new();
     if let Some(bad) = details.bad_request() {
         particulars.extend(bad.field_violations.iter().map(|v| format!("{}: {}", v.field, v.description)));
@@ -42,7 +44,7 @@ pub fn explain(status: &Status) -> Explained {
         code: name_code(status.code()),
         message: known_or_own_words(status, reason.is_some()),
         reason: reason.map(|name| printable(&name)),
-        who_acts: known.map(|reason| reason.who_acts().as_str()),
+        who_acts: who.or(known.map(Reason::who_acts)).map(Actor::as_str),
         what_to_do: told.map(|act| printable(act)).or(known.map(|reason| reason.what_to_do().to_owned())),
         retry_after: details.retry_info().and_then(|info| info.retry_delay),
         particulars: particulars.iter().map(|text| printable(text)).collect(),

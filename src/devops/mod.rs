@@ -29,7 +29,8 @@ pub use self::repositories::{Project, Repository};
 pub use self::who_am_i::Member;
 use crate::ids::Organization;
 use crate::outgoing::{Answer, Limits, Outgoing, OutgoingError, under};
-use crate::reason::Reason;
+use crate::reason::{Problem, Reason};
+use crate::remedy::Case;
 use crate::secret::AccessToken;
 
 /// Where Azure DevOps is.
@@ -184,6 +185,32 @@ impl DevopsError {
     }
 }
 
+impl DevopsError {
+    /// In words for whoever asked.
+    pub fn problem(&self) -> Problem {
+        let (detail, case) = match self {
+            Self::Forbidden => {
+                ("Azure DevOps refuses this identity or our address by policy", Some(Case::DevopsPolicy))
+            }
+            Self::NotAMember | Self::Unauthenticated => {
+                ("Azure DevOps says that this identity is not a member of the organization", None)
+            }
+            Self::NotFound => ("Azure DevOps knows no such organization", Some(Case::Organization)),
+            Self::Throttled { .. } => ("Azure DevOps is throttling", None),
+            Self::Unavailable => ("Azure DevOps does not answer", None),
+            Self::Unparseable => ("Azure DevOps' answer is incomplete or not understood", None),
+        };
+        let mut problem = Problem::new(self.reason(), detail).case(case);
+        if problem.reason.is_transient() {
+            problem.retry_after = Some(match self {
+                Self::Throttled { retry_after: Some(wait) } => *wait,
+                _ => RETRY,
+            });
+        }
+        problem
+    }
+}
+
 impl From<OutgoingError> for DevopsError {
     fn from(error: OutgoingError) -> Self {
         // The cause ends here: what the floors above do about it does not depend on it.
@@ -199,5 +226,7 @@ const CONNECTION_DATA_VERSION: &str = "7.1-preview.1";
 const CALL_LIMITS: Limits = Limits { deadline: Duration::from_secs(40), body_bytes_max: 4 * 1024 * 1024 };
 /// What is known to work (azure.md, U10).
 pub const BATCH_LEN_MAX: usize = 200;
+/// How soon what did not answer is worth asking again.
+const RETRY: Duration = Duration::from_secs(30);
 /// Pieces of a body that wait to be parsed: a slow parser slows the sender down.
 const PIECES_MAX: usize = 16;

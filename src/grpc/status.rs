@@ -41,7 +41,7 @@ fn of_problem(problem: &Problem) -> Status {
     let reason = problem.reason;
     let mut metadata: HashMap<String, String> =
         problem.facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    metadata.insert("who_acts".to_owned(), reason.who_acts().as_str().to_owned());
+    metadata.insert("who_acts".to_owned(), problem.who_acts().as_str().to_owned());
     metadata.insert("what_to_do".to_owned(), problem.what_to_do().to_owned());
     let mut details = ErrorDetails::new();
     details.set_error_info(reason.as_str(), DOMAIN, metadata);

@@ -174,7 +174,10 @@ impl Checks {
         let which = format!("{} {}", credential.kind(), credential.fingerprint());
         let chosen = match self.accounts.choose(integration, credential).await {
             Ok(chosen) => chosen,
-            Err(problem) => return failed(name, problem.reason, format!("{which}: {}", problem.detail)),
+            Err(problem) => {
+                let message = format!("{which}: {}. {}", problem.detail, problem.what_to_do());
+                return failed(name, problem.reason, message);
+            }
         };
         let refused = match self.entra.client_credentials(&chosen.app()).await {
             Ok(_) => None,
@@ -261,7 +264,8 @@ impl Checks {
         };
         checks.push(passed(name, format!("Entra refreshes the {}, {who}", key.role.kind())));
         if let Err(error) = self.devops.who_am_i(&integration.organization, &token.access).await {
-            let problem = Problem::new(error.reason(), format!("Azure DevOps does not admit {who}"));
+            let problem =
+                Problem { detail: format!("Azure DevOps does not admit {who}").into(), ..error.problem() };
             checks.push(of_problem("membership", &problem));
             rest(&mut checks, &["repositories"]);
             return checks;
@@ -274,10 +278,7 @@ impl Checks {
                 format!("{who} sees no repository: its access level must be Basic, and a project must have it in a group"),
             ),
             Ok(listed) => passed("repositories", format!("{who} sees {} repositories", listed.value.len())),
-            Err(error) => of_problem(
-                "repositories",
-                &Problem::new(error.reason(), "Azure DevOps does not list the repositories"),
-            ),
+            Err(error) => of_problem("repositories", &error.problem()),
         });
         checks
     }

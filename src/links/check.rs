@@ -4,6 +4,7 @@
 
 use super::{Found, Parts};
 use crate::connection::Identity;
+use crate::entra::IdTokenError;
 use crate::event::{By, Event, Outcome};
 use crate::identify::{Identify as _, SignIn, Unidentified};
 use crate::reason::Reason;
@@ -18,16 +19,22 @@ pub(super) enum Checked {
     Later,
 }
 
+/// Why nobody is verified.
+enum NotVerified {
+    Ended(LinkEnd),
+    Later,
+}
+
 impl Parts {
     /// Checks a held link and saves the outcome.
     pub(super) async fn check_held(&self, found: &mut Found, integration: &Integration) -> Checked {
         let identity = match self.identify(found, integration).await {
             Ok(identity) => identity,
-            Err(Unidentified::No(end)) => {
+            Err(NotVerified::Ended(end)) => {
                 found.link.end(end.reason, end.message.clone());
                 return self.saved(found, Checked::Ended(end)).await;
             }
-            Err(Unidentified::NotNow) => return Checked::Later,
+            Err(NotVerified::Later) => return Checked::Later,
         };
         let Ok(replaces) = self.replaced(found, &identity).await else {
             return Checked::Later;
@@ -49,9 +56,9 @@ impl Parts {
     }
 
     /// The person behind the `id_token`, if they are a member of the organization and the one expected.
-    async fn identify(&self, found: &Found, integration: &Integration) -> Result<Identity, Unidentified> {
+    async fn identify(&self, found: &Found, integration: &Integration) -> Result<Identity, NotVerified> {
         let link = &found.link;
-        let secrets = link.secrets.as_ref().ok_or(Unidentified::NotNow)?;
+        let secrets = link.secrets.as_ref().ok_or(NotVerified::Later)?;
         let (Some(unverified), Some(token), Some(_)) =
             (&secrets.unverified_id_token, &secrets.token, &secrets.grant)
         else {
@@ -104,6 +111,28 @@ impl Parts {
     }
 }
 
-fn end(reason: Reason, message: &str) -> Unidentified {
-    Unidentified::No(LinkEnd { reason, message: message.to_owned() })
+impl From<Unidentified> for NotVerified {
+    fn from(why: Unidentified) -> Self {
+        match why {
+            Unidentified::No(problem) => {
+                let message =
+                    format!("{}. {} Then begin the link again.", problem.detail, problem.what_to_do());
+                end(problem.reason, &message)
+            }
+            Unidentified::Another => end(Reason::LinkMismatch, FOREIGN),
+            Unidentified::Unproven(IdTokenError::NotYetValid) => end(Reason::LinkMismatch, CLOCK),
+            Unidentified::Unproven(_) => end(Reason::LinkMismatch, UNPROVEN),
+            Unidentified::NotNow => Self::Later,
+        }
+    }
 }
+
+fn end(reason: Reason, message: &str) -> NotVerified {
+    NotVerified::Ended(LinkEnd { reason, message: message.to_owned() })
+}
+
+const FOREIGN: &str = "The sign-in does not belong to this link or this tenant. Begin the link again with an account of the integration's tenant.";
+const UNPROVEN: &str =
+    "The sign-in could not be verified as one of this link and this tenant. Begin the link again.";
+const CLOCK: &str =
+    "The sign-in is of a time to come. The operator must set the broker's clock; then begin the link again.";

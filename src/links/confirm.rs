@@ -109,7 +109,8 @@ impl Parts {
             linked_at: store_now,
             linked_by: link.actor.clone(),
             refreshed_at: None,
-            origin: None,
+            // The import that stood here stays known: it does not come back by being repeated.
+            origin: standing.origin.clone(),
         });
         let generation = self.vault.connect((&link, version), standing, &connection).await?;
         tracing::info!(connection.key = %link.key, connection.generation = generation.0, "connected");

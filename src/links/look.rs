@@ -11,7 +11,8 @@ use crate::connection::{ConnectionKey, Failure, Identity, Role};
 use crate::gate::Asking;
 use crate::ids::{AccountId, Generation, Label, LinkId};
 use crate::policy::Permission;
-use crate::reason::{Problem, Reason, Refused, Warning};
+use crate::reason::{Reason, Refused, Warning};
+use crate::remedy::Case;
 use crate::vault::{Connection, LinkEnd, LinkPhase, Opened, VaultError};
 
 /// A link as its beginner sees it.
@@ -102,8 +103,7 @@ pub(super) fn are_same(one: Option<&Identity>, other: Option<&Identity>) -> bool
 }
 
 pub(super) fn never_linked(key: &ConnectionKey) -> Refused {
-    let detail = format!("the account's {} was never linked", key.role.kind());
-    Problem::new(Reason::NotLinked, detail).into()
+    key.not_linked("was never linked").into()
 }
 
 impl Parts {
@@ -210,6 +210,7 @@ impl ConnectionView {
                     count: 1,
                     needs_person: true,
                     lost: false,
+                    case: Some(Case::ForeignImport),
                 });
                 Self { identity: ended.identity.clone(), failure, ..nothing }
             }
@@ -230,6 +231,7 @@ impl ConnectionView {
             count: 1,
             needs_person: false,
             lost: false,
+            case: None,
         };
         Self {
             key,

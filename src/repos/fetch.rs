@@ -94,7 +94,7 @@ impl Shared {
             token = self.successor(allowed, key, &token).await?;
             listed = self.list(organization, &token).await;
         }
-        let repos = listed.map_err(|error| problem(&error))?;
+        let repos = listed.map_err(|error| error.problem())?;
         // Of a large organization this takes its time too.
         let organization = organization.clone();
         let sorted = tokio::task::spawn_blocking(move || Snapshot::make(&token, organization, as_of, repos));
@@ -124,7 +124,7 @@ impl Shared {
             token = self.successor(allowed, key, &token).await?;
             answers = self.may_read(snapshot, &questions, &token).await;
         }
-        let answers = answers.map_err(|error| problem(&error))?;
+        let answers = answers.map_err(|error| error.problem())?;
         if !snapshot.is_of(&token) {
             return Err(gone());
         }
@@ -165,30 +165,9 @@ impl Shared {
             Reported::Replacing => tokens.token_other_than(allowed, key, &refused.fingerprint).await,
             // Somebody else found out before us.
             Reported::Unknown => tokens.token(allowed, key, TOKEN_TTL).await,
-            Reported::TooSoon => Err(problem(&DevopsError::Unauthenticated)),
+            Reported::TooSoon => Err(DevopsError::Unauthenticated.problem()),
         }
     }
-}
-
-fn problem(error: &DevopsError) -> Problem {
-    let detail = match error {
-        DevopsError::Unauthenticated | DevopsError::NotAMember => {
-            "Azure DevOps does not admit this identity to the organization"
-        }
-        DevopsError::Forbidden => "Azure DevOps forbids the list by policy",
-        DevopsError::NotFound => "Azure DevOps knows no such organization",
-        DevopsError::Throttled { .. } => "Azure DevOps is throttling this identity",
-        DevopsError::Unavailable => "Azure DevOps does not answer",
-        DevopsError::Unparseable => "Azure DevOps' answer is incomplete or not understood",
-    };
-    let mut problem = Problem::new(error.reason(), detail);
-    if problem.reason.is_transient() {
-        problem.retry_after = Some(match error {
-            DevopsError::Throttled { retry_after: Some(wait) } => *wait,
-            _ => RETRY,
-        });
-    }
-    problem
 }
 
 fn lost() -> Problem {

@@ -265,7 +265,7 @@ impl Token {
 }
 
 fn not_linked(key: &ConnectionKey) -> Problem {
-    Problem::new(Reason::NotLinked, format!("the account's {} is not linked", key.role.kind()))
+    key.not_linked("is not linked")
 }
 
 fn shutting_down() -> Problem {

@@ -5,7 +5,9 @@
 //! 1. What the refresh brought is sealed before anybody looks at it (P4); a proof that a dead process left
 //!    goes on from there and spends nothing.
 //! 2. Only an identity of the integration's tenant, known to its organization, and the expected one if one
-//!    is expected, becomes a connection (P7). Another one ends the import; anything else is tried again.
+//!    is expected, becomes a connection (P7). Another one, verified, ends the import; what cannot be
+//!    verified, or not any more, is tried again: an administrator may take days (P4).
+//! 3. Whose it proved to be, and that it ended, is recorded before it is so (P3).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,38 +19,60 @@ use super::setback::Setback;
 use super::spend::Unspent;
 use crate::clock::later;
 use crate::connection::Identity;
+use crate::entra::IdTokenError;
+use crate::event::{By, Event, Outcome};
 use crate::identify::{SignIn, Unidentified};
+use crate::ids::ObjectId;
 use crate::reason::{Problem, Reason};
+use crate::remedy::Case;
 use crate::vault::{
-    Connection, Ended, Held, Hold, ImportLease, Imported, Integration, LinkEnd, Live, make_keep_alive_at,
+    Connection, Ended, Held, Hold, ImportLease, Imported, Integration, Live, make_keep_alive_at,
 };
 
 impl Refresh {
     /// Proves an import, as far as it can be now.
     pub(super) async fn prove(&self, lease: ImportLease) {
-        let ImportLease { hold, imported } = lease;
+        let ImportLease { mut hold, mut imported } = lease;
         let integration = match self.integration(&hold).await {
             Ok(integration) => integration,
             Err(setback) => return self.set_back(&hold, setback).await,
         };
-        let Some((hold, imported)) = self.hold_import(hold, imported, &integration).await else {
-            return;
-        };
-        match self.whose(&imported, &integration).await {
-            Ok(identity) => self.connect(&hold, imported, identity).await,
-            Err(Unidentified::NotNow) => {
-                let detail = "it cannot be told now whose the imported connection is";
-                let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(PROVE_AGAIN);
-                self.set_back(&hold, self.setback(&hold, problem, None, PROVE_AGAIN)).await;
-            }
-            Err(Unidentified::No(end)) if end.reason == Reason::LinkMismatch => {
-                self.end_import(&hold, &imported, &end).await;
-            }
-            Err(Unidentified::No(end)) => {
-                let problem = Problem::new(end.reason, end.message);
-                self.set_back(&hold, self.setback(&hold, problem, None, SLOW)).await;
+        loop {
+            let was_held = imported.held.is_some();
+            let Some(landed) = self.hold_import(hold, imported, &integration).await else {
+                return;
+            };
+            (hold, imported) = landed;
+            match self.whose(&imported, &integration).await {
+                // What was held for an administrator is too old to tell anything; the grant is not.
+                Err(Unidentified::Unproven(IdTokenError::Expired)) if was_held => imported.held = None,
+                whose => return self.judge_import(&hold, imported, whose).await,
             }
         }
+    }
+
+    /// Only what is certain ends an import: the rest is asked again, whoever must act first (P4).
+    async fn judge_import(&self, hold: &Hold, imported: Imported, whose: Result<Identity, Unidentified>) {
+        let (problem, pause) = match whose {
+            Ok(identity)
+                if imported.expected_object_id.as_ref().is_none_or(|it| *it == identity.object_id) =>
+            {
+                return self.connect(hold, imported, identity).await;
+            }
+            Ok(identity) => return self.end_import(hold, &imported, Some(identity.object_id)).await,
+            Err(Unidentified::Another) => return self.end_import(hold, &imported, None).await,
+            Err(Unidentified::No(problem)) => (problem, SLOW),
+            Err(Unidentified::Unproven(_)) => {
+                let detail = "what Entra signed about the imported connection cannot be verified";
+                let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(SLOW);
+                (problem.case(Case::IdTokenUnproven), SLOW)
+            }
+            Err(Unidentified::NotNow) => {
+                let detail = "it cannot be told now whose the imported connection is";
+                (Problem::new(Reason::UpstreamUnavailable, detail).retry_after(PROVE_AGAIN), PROVE_AGAIN)
+            }
+        };
+        self.set_back(hold, self.setback(hold, problem, None, pause)).await;
     }
 
     async fn integration(&self, hold: &Hold) -> Result<Arc<Integration>, Setback> {
@@ -100,25 +124,20 @@ impl Refresh {
     async fn whose(&self, imported: &Imported, integration: &Integration) -> Result<Identity, Unidentified> {
         let held = imported.held.as_ref().ok_or(Unidentified::NotNow)?;
         let Some(unverified) = &held.unverified_id_token else {
-            return Err(Unidentified::No(LinkEnd {
-                reason: Reason::IntegrationMisconfigured,
-                message: "Entra sent no id_token for the imported grant: whoever made it must have asked for openid and profile.".to_owned(),
-            }));
+            let detail = "Entra sent no id_token for the imported grant";
+            let problem = Problem::new(Reason::IntegrationMisconfigured, detail);
+            return Err(Unidentified::No(problem.case(Case::ImportWithoutIdToken)));
         };
         let sign_in =
             SignIn { unverified, nonce: None, access: &held.token.access, scopes: &held.token.scopes };
-        let identity = self.identifier.identify(integration, &sign_in).await?;
-        match &imported.expected_object_id {
-            Some(expected) if *expected != identity.object_id => Err(Unidentified::No(LinkEnd {
-                reason: Reason::LinkMismatch,
-                message: "The imported grant is somebody else's than was expected.".to_owned(),
-            })),
-            _ => Ok(identity),
-        }
+        self.identifier.identify(integration, &sign_in).await
     }
 
     async fn connect(&self, hold: &Hold, imported: Imported, identity: Identity) {
         let Some(brought) = imported.held else { return };
+        if !self.record_proof(hold, Outcome::Done, Some(identity.object_id.clone())).await {
+            return;
+        }
         let connection = Connection::Live(Live {
             identity,
             grant: Some(imported.grant),
@@ -136,10 +155,14 @@ impl Refresh {
     }
 
     /// Somebody else's grant is nothing to keep: the tombstone wipes it.
-    async fn end_import(&self, hold: &Hold, imported: &Imported, end: &LinkEnd) {
+    async fn end_import(&self, hold: &Hold, imported: &Imported, whose: Option<ObjectId>) {
+        let reason = Reason::LinkMismatch;
+        if !self.record_proof(hold, Outcome::Refused { reason: reason.as_str() }, whose).await {
+            return;
+        }
         let now = self.clock.now().wall;
         let origin = Some(imported.origin.clone());
-        let ended = Connection::Ended(Ended { at: now, identity: None, because: Some(end.reason), origin });
+        let ended = Connection::Ended(Ended { at: now, identity: None, because: Some(reason), origin });
         if let Some(generation) = self.commit(hold, &ended, None).await {
             tracing::warn!(
                 connection.key = %hold.key, imported.at = %imported.imported_at,
@@ -148,6 +171,16 @@ impl Refresh {
             self.learn(&hold.key, generation, &ended);
             self.tell(&hold.key, not_linked(&hold.key), Duration::ZERO);
         }
+    }
+
+    /// Before it is so: what nobody recorded must not be (P3). Who cannot record tries again.
+    async fn record_proof(&self, hold: &Hold, outcome: Outcome, whose: Option<ObjectId>) -> bool {
+        let mut event = Event::new("import.prove", By::Broker, outcome).about(&hold.key);
+        event.generation = Some(hold.next_generation());
+        event.object_id = whose;
+        let Err(problem) = self.gate.try_record(event).await else { return true };
+        self.set_back(hold, self.setback(hold, problem, None, PROVE_AGAIN)).await;
+        false
     }
 }
 

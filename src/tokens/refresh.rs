@@ -16,11 +16,13 @@ use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::clock::{Clock, later};
 use crate::connection::ConnectionKey;
-use crate::entra::TokenEndpoint;
+use crate::entra::{TokenEndpoint, unverified_object_id};
+use crate::gate::Gate;
 use crate::identify::Identify;
 use crate::ids::{CredentialId, Generation};
-use crate::reason::Problem;
-use crate::secret::{Fingerprint, RefreshToken};
+use crate::reason::{Problem, Reason};
+use crate::remedy::Case;
+use crate::secret::{AccessToken, Fingerprint, RefreshToken};
 use crate::vault::{
     Claimed, Connection, Hold, Lease, Leased, Live, StoredToken, Vault, VaultError, make_keep_alive_at,
 };
@@ -34,6 +36,7 @@ pub struct Refresh {
     pub(super) accounts: Arc<Accounts>,
     pub(super) entra: Arc<dyn TokenEndpoint>,
     pub(super) identifier: Arc<dyn Identify>,
+    pub(super) gate: Gate,
 }
 
 /// What a demand wants of it.
@@ -58,11 +61,12 @@ impl Refresh {
     pub fn new(
         vault: Arc<Vault>,
         accounts: Arc<Accounts>,
-        entra: Arc<dyn TokenEndpoint>,
-        identifier: Arc<dyn Identify>,
+        (entra, identifier): (Arc<dyn TokenEndpoint>, Arc<dyn Identify>),
+        gate: Gate,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { slots: Arc::default(), clock, metrics: Metrics::default(), vault, accounts, entra, identifier }
+        let (slots, metrics) = (Arc::default(), Metrics::default());
+        Self { slots, clock, metrics, vault, accounts, entra, identifier, gate }
     }
 
     /// The counters, to be registered where metrics are served.
@@ -197,6 +201,13 @@ impl Refresh {
         };
         let grant = lease.live.grant.as_ref();
         match self.spend(hold, integration, grant).await {
+            Ok(spent) if grant.is_none() && is_another(&spent.answered.access, &lease.live) => {
+                let detail = "the app has another service principal in the tenant than the one connected";
+                let problem = Problem::new(Reason::RelinkRequired, detail).case(Case::NoServicePrincipal);
+                let mut setback = self.setback(hold, problem, None, SLOW);
+                setback.failure.needs_person = true;
+                Err(setback)
+            }
             Ok(spent) => Ok(Landing {
                 token: Some(spent.token()),
                 // A service principal has no window to keep open: its next use asks (design.md 6.5).
@@ -338,6 +349,11 @@ impl Refresh {
         let until = self.clock.now().monotonic.saturating_add(pause);
         self.slots.slot(key).fail(problem, until);
     }
+}
+
+/// Told by the token itself, where it tells (P7). With a grant nobody else can come of it.
+fn is_another(access: &AccessToken, live: &Live) -> bool {
+    unverified_object_id(access).is_some_and(|object_id| object_id != live.identity.object_id)
 }
 
 /// How often a row is looked at whose lease another replica holds (design.md 6.3).

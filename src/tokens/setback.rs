@@ -73,17 +73,12 @@ impl Refresh {
         code: Option<u32>,
         pause: Duration,
     ) -> Setback {
-        let reason = problem.reason;
-        let failure = match &hold.failure {
-            Some(before) if before.reason == reason => {
-                let count = before.count.saturating_add(1);
-                Failure { reason, code, since: before.since, count, needs_person: false, lost: false }
-            }
-            _ => {
-                let since = self.clock.now().wall;
-                Failure { reason, code, since, count: 1, needs_person: false, lost: false }
-            }
+        let (reason, case) = (problem.reason, problem.case);
+        let (since, count) = match &hold.failure {
+            Some(before) if before.reason == reason => (before.since, before.count.saturating_add(1)),
+            _ => (self.clock.now().wall, 1),
         };
+        let failure = Failure { reason, code, since, count, needs_person: false, lost: false, case };
         Setback { problem, failure, pause }
     }
 
@@ -102,11 +97,12 @@ impl Refresh {
                 )
                 .retry_after(left)
             }
-            Some(failure) => Problem::new(failure.reason, "Entra refuses to refresh this connection"),
+            Some(failure) => Problem::new(failure.reason, WAITING),
             None => Problem::new(Reason::UpstreamUnavailable, UNAVAILABLE).retry_after(left),
         };
         let code = failure.and_then(|failure| failure.code);
-        self.tell(key, problem.entra_code(code), left.min(TELL_MAX));
+        let case = failure.and_then(|failure| failure.case);
+        self.tell(key, problem.entra_code(code).case(case), left.min(TELL_MAX));
     }
 }
 
@@ -115,6 +111,8 @@ fn refused(hold: &Hold) -> String {
 }
 
 const UNAVAILABLE: &str = "Entra does not issue a token now; the connection is kept and refreshed later";
+const WAITING: &str =
+    "the connection cannot be refreshed before somebody acts; it is tried again now and then";
 /// How far apart two refusals must be to be believed.
 const CONFIRM_AFTER: Duration = Duration::from_mins(5);
 /// A confirmed revocation is never retried; a person's link or a new client credential lifts it.

@@ -52,6 +52,7 @@ impl Refresh {
             count: 1,
             needs_person: true,
             lost: true,
+            case: None,
         };
         Setback { problem: problem_of_loss(hold.key.role.kind()), failure, pause: NEVER }
     }

@@ -74,6 +74,11 @@ impl Hold {
         Self { generation, failure: None, ..self }
     }
 
+    /// The one that the next commit of this lease gives the row.
+    pub fn next_generation(&self) -> Generation {
+        self.generation.next(self.store_now)
+    }
+
     fn verdict(&self, failure: &Failure, retry_at: Timestamp) -> Verdict {
         Verdict {
             key: self.key.clone(),
@@ -160,6 +165,7 @@ impl Vault {
                     count: 1,
                     needs_person: false,
                     lost: false,
+                    case: None,
                 };
                 let retry_at = later(store_now, DAMAGED_PAUSE);
                 // Lost: somebody wrote the row meanwhile, and it comes due again by itself.

@@ -6,9 +6,9 @@ use azdo_broker::pb;
 use azure_emulator::{Change, FederatedCredential};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
-use tonic::Code;
+use tonic_types::StatusExt as _;
 
-use crate::support::{CLIENT_ID, PATIENCE, SECRET, TestApp, assert_invalid, assert_refused};
+use crate::support::{CLIENT_ID, PATIENCE, SECRET, TestApp, assert_invalid, reason_of};
 
 const PAST_EXPIRY: Duration = Duration::from_hours(2);
 const ISSUER: &str = "https://cluster.example";
@@ -92,6 +92,16 @@ async fn a_key_of_another_certificate_is_refused_when_it_is_added() {
     assert_invalid(integrations.add_client_credential(request).await, "private_key_pem");
 }
 
+/// P10: the file is the operator's; no client secret would help.
+#[track_caller]
+fn told_the_operator(status: &tonic::Status) {
+    assert_eq!(reason_of(status), "CLIENT_CREDENTIAL_REJECTED");
+    let details = status.get_error_details();
+    let told = &details.error_info().unwrap().metadata;
+    assert_eq!(told["who_acts"], "the operator of the broker");
+    assert!(told["what_to_do"].contains("federated source's file"), "{told:?}");
+}
+
 /// The file is read at each use: what its keeper writes there is what Entra sees next.
 #[tokio::test]
 async fn a_federated_assertion_proves_the_app_and_is_read_anew_each_time() {
@@ -125,7 +135,13 @@ async fn a_federated_assertion_proves_the_app_and_is_read_anew_each_time() {
     std::fs::remove_file(app.files.path("assertion.jwt")).unwrap();
     app.advance(PAST_EXPIRY);
     let job = app.job_runner().await;
-    assert_refused(job.token().await, Code::FailedPrecondition, "CLIENT_CREDENTIAL_REJECTED");
+    told_the_operator(&job.token().await.unwrap_err());
+    app.restart().await;
+    let job = app.job_runner().await;
+    // Told from the row: what it remembers names the same person.
+    told_the_operator(&job.token().await.unwrap_err());
+    let failure = app.operator().await.connection().await.unwrap().failure.unwrap();
+    assert!(failure.message.starts_with("The operator"), "{failure:?}");
     write(&app, SUBJECT);
     app.advance(Duration::from_mins(1));
     job.token().await.unwrap();

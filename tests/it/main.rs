@@ -15,6 +15,7 @@ mod disconnect;
 mod doctor;
 mod git_credential;
 mod import;
+mod import_proofs;
 mod integrations;
 mod link_begin;
 mod link_confirm;

@@ -18,7 +18,6 @@ use url::Url;
 use crate::connection::Identity;
 use crate::ids::{ClientId, ObjectId, TenantId};
 use crate::outgoing::{OutgoingError, shown};
-use crate::reason::Reason;
 use crate::secret::RawIdToken;
 
 /// What the sign-in was begun with.
@@ -71,25 +70,6 @@ struct Claims {
     preferred_username: Option<String>,
     email: Option<String>,
     name: Option<String>,
-}
-
-impl IdTokenError {
-    /// Whatever is wrong with the token, only a new sign-in gives another.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::KeysUnreachable(_) | Self::KeysUnusable => Reason::UpstreamUnavailable,
-            Self::Audience
-            | Self::Expired
-            | Self::Issuer
-            | Self::Malformed
-            | Self::Nonce
-            | Self::NotYetValid
-            | Self::ObjectId
-            | Self::Signature
-            | Self::Tenant
-            | Self::UnknownKey => Reason::LinkExpired,
-        }
-    }
 }
 
 pub(super) fn issuer(authority: &Url, tenant: &TenantId) -> String {
@@ -146,14 +126,15 @@ fn refused(error: &jsonwebtoken::errors::Error) -> IdTokenError {
 }
 
 fn check(claims: &Claims, expected: &Expected<'_>, issuer: &str) -> Result<(), IdTokenError> {
+    // First: whose it is ends an import, while another name of the same issuer is a mistake of ours.
+    if claims.tid != expected.tenant.as_str() {
+        return Err(IdTokenError::Tenant);
+    }
     if claims.iss != issuer {
         return Err(IdTokenError::Issuer);
     }
     if claims.aud != expected.client_id.as_str() {
         return Err(IdTokenError::Audience);
-    }
-    if claims.tid != expected.tenant.as_str() {
-        return Err(IdTokenError::Tenant);
     }
     let Some(expected) = expected.nonce else { return Ok(()) };
     let nonce = claims.nonce.as_deref().ok_or(IdTokenError::Nonce)?;

@@ -1,6 +1,9 @@
 //! A broker's middle for tests: a real store, a fake Entra, paused time.
 
 use super::*;
+use crate::audit::Audit;
+use crate::gate::Gate;
+use crate::policy::Policy;
 
 /// A broker's middle: store, vault, accounts, refresher; the service user of `acme` linked as `old`.
 pub(crate) struct Given {
@@ -27,7 +30,11 @@ impl Given {
         let entra = FakeEntra::default();
         let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone(), Sources::default()));
         let shared = Arc::new(entra.clone());
-        let refresh = Refresh::new(vault.clone(), accounts.clone(), shared.clone(), shared, clock.clone());
+        let (audit, writer, _) = Audit::in_memory(clock.clone());
+        tokio::spawn(writer.run());
+        let gate = Gate::new(Arc::new(Policy::from_toml("").unwrap()), audit);
+        let upstream = (shared.clone() as _, shared as _);
+        let refresh = Refresh::new(vault.clone(), accounts.clone(), upstream, gate, clock.clone());
         let config = RefreshConfig { concurrency: 4, tick };
         let (tokens, refresher) = tokens(refresh, clock.clone(), config);
         let stop = CancellationToken::new();

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::{Accounts, Edit, PROBE_EVERY};
 use crate::clock::{between, later};
-use crate::entra::{App, Proof};
+use crate::entra::{App, EntraError, Proof};
 use crate::ids::{AccountId, CredentialId};
 use crate::reason::{Problem, Reason};
 use crate::remedy::Case;
@@ -27,6 +27,8 @@ pub struct Attempts<'a> {
     began: Duration,
     /// Why one could not even be sent.
     unusable: Option<Problem>,
+    /// What Entra said of the last one it rejected.
+    code: Option<u32>,
 }
 
 /// A credential ready to prove our app.
@@ -39,7 +41,7 @@ pub struct Chosen {
 impl Accounts {
     pub fn attempts(&self, integration: Arc<Integration>) -> Attempts<'_> {
         let began = self.clock.now().monotonic;
-        Attempts { accounts: self, integration, tried: Vec::new(), began, unusable: None }
+        Attempts { accounts: self, integration, tried: Vec::new(), began, unusable: None, code: None }
     }
 
     /// Whether there is anything to try: for wishes whose proof comes later.
@@ -179,11 +181,12 @@ impl Attempts<'_> {
         loop {
             if TRY_WITHIN < self.accounts.clock.now().monotonic.saturating_sub(self.began) {
                 let detail = "a client credential was rejected; the next one is tried with the next attempt";
-                return Err(Problem::new(Reason::UpstreamUnavailable, detail).retry_after(NEXT_ATTEMPT));
+                let problem = Problem::new(Reason::UpstreamUnavailable, detail);
+                return Err(problem.retry_after(NEXT_ATTEMPT).entra_code(self.code));
             }
             let Some(credential) = self.accounts.pick(&self.integration, &self.tried) else {
                 let rejected = || self.accounts.rejected(&self.integration);
-                return Err(self.unusable.take().unwrap_or_else(rejected));
+                return Err(self.unusable.take().unwrap_or_else(rejected).entra_code(self.code));
             };
             self.tried.push(credential.id.clone());
             match self.accounts.choose(&self.integration, credential).await {
@@ -193,9 +196,15 @@ impl Attempts<'_> {
         }
     }
 
+    /// What Entra said of the last one it rejected, if it rejected one.
+    pub fn code(&self) -> Option<u32> {
+        self.code
+    }
+
     /// Entra rejected it: the verdict is written, and what stands now, which a person may have changed
     /// meanwhile, is what is tried next.
-    pub async fn rejected(&mut self, chosen: &Chosen) {
+    pub async fn rejected(&mut self, chosen: &Chosen, error: &EntraError) {
+        self.code = error.code;
         let account = &self.integration.account;
         self.accounts.reject(account, &chosen.credential.id).await;
         if let Ok(Some(integration)) = self.accounts.integration(account).await {

@@ -234,17 +234,16 @@ impl Parts {
         let Some(secrets) = found.link.secrets.as_mut() else {
             return Err(Problem::new(Reason::LinkExpired, "The link is over"));
         };
-        let (mut attempts, mut code_of_refusal) = (self.accounts.attempts(integration.clone()), None);
+        let mut attempts = self.accounts.attempts(integration.clone());
         let (answered, asked_at, accepted) = loop {
-            let chosen = attempts.next().await.map_err(|problem| problem.entra_code(code_of_refusal))?;
+            let chosen = attempts.next().await?;
             // Before it is asked: a life counted from the answer's arrival would be too long.
             let asked_at = self.clock.now().wall;
             match self.entra.redeem(&chosen.app(), code, &secrets.verifier, &found.link.redirect_uri).await {
                 Ok(answered) => break (answered, asked_at, chosen.credential.id),
                 // A refusal of the client comes before the code is spent: the next credential is tried.
                 Err(error) if error.verdict == Verdict::ClientCredential => {
-                    code_of_refusal = error.code;
-                    attempts.rejected(&chosen).await;
+                    attempts.rejected(&chosen, &error).await;
                 }
                 Err(error) => return Err(exchange_refused(error.verdict).entra_code(error.code)),
             }

@@ -47,31 +47,59 @@ impl Parts {
         let proven = self.prove_app(&integration).await.map_err(Refused::from);
         event.object_id = proven.as_ref().ok().map(|(identity, _)| identity.object_id.clone());
         // Before it is made: a connection nobody recorded must not be.
-        let (identity, token) = self.gate.conclude(event, proven).await?;
+        let (identity, token) = self.gate.conclude(event.clone(), proven).await?;
+        let made = self.make_app(&asking, key, &integration, (&identity, &token)).await;
+        if let Err(refused) = &made {
+            event.outcome = Outcome::Refused { reason: refused.as_str() };
+            // The caller learns of the first failure; this second one is the operator's.
+            let _recorded = self.gate.record(event).await;
+        }
+        made
+    }
+
+    /// Makes it of the app that the integration names: what was proven may be of one that it named.
+    async fn make_app(
+        &self,
+        asking: &Asking,
+        key: ConnectionKey,
+        integration: &Integration,
+        (identity, token): (&Identity, &StoredToken),
+    ) -> Result<ConnectionView, Refused> {
         for _ in 0..RACES_MAX {
+            self.still_of_the_app(integration).await?;
             let standing = self.vault.standing(&key).await?;
-            let live = self.live_app(&asking, &key, &standing, (&identity, &token)).await?;
+            let live = self.live_app(asking, &key, &standing, (identity, token)).await?;
             let connection = Connection::Live(live);
-            match self.vault.connect_app(&key, &standing, &connection).await {
-                Err(VaultError::Changed(_)) => {} // A refresh landed: look again.
-                connected => {
-                    let generation = connected?;
-                    if let Connection::Live(live) = &connection {
-                        self.tokens.adopt(&key, generation, live);
-                    }
-                    tracing::info!(connection.key = %key, connection.generation = generation.0, "connected");
-                    let store_now = standing.store_now;
-                    return Ok(ConnectionView::of(&Opened {
-                        key,
-                        generation,
-                        connection,
-                        failure: None,
-                        store_now,
-                    }));
+            let generation = match self.vault.connect_app(&key, &standing, &connection).await {
+                Err(VaultError::Changed(_)) => continue, // A refresh landed: look again.
+                connected => connected?,
+            };
+            if let Err(refused) = self.still_of_the_app(integration).await {
+                // Whoever changed it ended what stood there, perhaps before this one did.
+                if let Some((generation, _)) = self.vault.disconnect(&key).await? {
+                    self.tokens.end(&key, generation);
                 }
+                return Err(refused);
             }
+            if let Connection::Live(live) = &connection {
+                self.tokens.adopt(&key, generation, live);
+            }
+            tracing::info!(connection.key = %key, connection.generation = generation.0, "connected");
+            let store_now = standing.store_now;
+            return Ok(ConnectionView::of(&Opened { key, generation, connection, failure: None, store_now }));
         }
         Err(VaultError::Changed(key.to_string()).into())
+    }
+
+    /// As the store has it now; what is held in memory may be older.
+    async fn still_of_the_app(&self, proven: &Integration) -> Result<(), Refused> {
+        let stands = self.vault.integration(&proven.account).await?;
+        let is_same = |now: &Integration| now.tenant == proven.tenant && now.client_id == proven.client_id;
+        if stands.as_ref().is_some_and(is_same) {
+            return Ok(());
+        }
+        let detail = "the integration was changed or deleted meanwhile: look at it, then connect again";
+        Err(Refused::Precondition(detail.into()))
     }
 
     /// Who the app is in the organization, with the token that proved it.
@@ -82,7 +110,9 @@ impl Parts {
             let asked_at = self.clock.now().wall;
             match self.entra.client_credentials(&chosen.app()).await {
                 Ok(answered) => break (answered, asked_at, chosen.credential.id),
-                Err(error) if error.verdict == Verdict::ClientCredential => attempts.rejected(&chosen).await,
+                Err(error) if error.verdict == Verdict::ClientCredential => {
+                    attempts.rejected(&chosen, &error).await;
+                }
                 Err(error) => return Err(no_token(&error)),
             }
         };
@@ -153,25 +183,12 @@ fn no_token(error: &EntraError) -> Problem {
 }
 
 fn not_admitted(error: &DevopsError) -> Problem {
-    let detail = match error {
-        DevopsError::NotAMember | DevopsError::Unauthenticated => {
-            return Problem::new(
-                Reason::NotAMember,
-                "the Azure DevOps organization does not know the service principal: its enterprise application must be added under Organization settings, Users",
-            );
-        }
-        DevopsError::Forbidden => "Azure DevOps refuses the service principal by policy",
-        DevopsError::NotFound => "Azure DevOps knows no such organization",
-        DevopsError::Throttled { .. } => "Azure DevOps is throttling",
-        DevopsError::Unavailable | DevopsError::Unparseable => "Azure DevOps does not answer",
-    };
-    let reason = match error {
-        DevopsError::NotFound => Reason::IntegrationMisconfigured,
-        DevopsError::Forbidden => Reason::AdminActionRequired,
-        other => other.reason(),
-    };
-    let problem = Problem::new(reason, detail);
-    if reason.is_transient() { problem.retry_after(RETRY) } else { problem }
+    let problem = error.problem();
+    if problem.reason != Reason::NotAMember {
+        return problem;
+    }
+    let detail = "the Azure DevOps organization does not know the service principal: its enterprise application must be added under Organization settings, Users";
+    Problem { detail: detail.into(), ..problem }
 }
 
 /// Refreshes of the connection land between read and write at most this often in a row.

@@ -38,15 +38,14 @@ impl Refresh {
         grant: Option<&RefreshToken>,
     ) -> Result<Spent, Unspent> {
         let mut attempts = self.accounts.attempts(integration);
-        let mut code = None;
         let mut is_foreseen = grant.is_none() || !self.is_strict();
         loop {
             let chosen = match attempts.next().await {
                 Ok(chosen) => chosen,
                 Err(problem) => {
                     let pause = problem.retry_after.unwrap_or(PROBE_EVERY);
-                    let problem = problem.entra_code(code);
-                    return Err(Unspent { setback: self.setback(hold, problem, code, pause), rescued: None });
+                    let setback = self.setback(hold, problem, attempts.code(), pause);
+                    return Err(Unspent { setback, rescued: None });
                 }
             };
             if !is_foreseen {
@@ -62,8 +61,7 @@ impl Refresh {
             match asked {
                 Ok(answered) => return Ok(Spent { answered, asked_at, accepted: chosen.credential.id }),
                 Err(error) if error.verdict == Verdict::ClientCredential => {
-                    code = error.code;
-                    attempts.rejected(&chosen).await;
+                    attempts.rejected(&chosen, &error).await;
                 }
                 Err(mut error) => {
                     let is_lost = grant.is_some() && self.is_lost_with(&error);

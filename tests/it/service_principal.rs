@@ -5,8 +5,9 @@ use std::time::Duration;
 use azdo_broker::pb;
 use azure_emulator::{Change, Fault};
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
-use crate::support::{CLIENT_ID, TENANT, TestApp, assert_invalid, assert_refused, list_request};
+use crate::support::{CLIENT_ID, SECRET, TENANT, TestApp, assert_invalid, assert_refused, list_request};
 
 const PAST_EXPIRY: Duration = Duration::from_hours(2);
 
@@ -182,4 +183,90 @@ async fn connecting_again_is_harmless_and_a_disconnect_ends_it() {
     assert_refused(operator.token().await, Code::FailedPrecondition, "NOT_LINKED");
     app.advance(PAST_EXPIRY);
     assert_refused(operator.token().await, Code::FailedPrecondition, "NOT_LINKED");
+}
+
+/// P7: what was proven is of the app that stood then; a deletion in between leaves no live row.
+#[tokio::test]
+async fn an_integration_deleted_or_replaced_meanwhile_gets_no_service_principal() {
+    for replaced in [false, true] {
+        let app = TestApp::start().await;
+        app.add_the_app_to_the_organization();
+        let operator = app.operator().await;
+        app.fault(Fault::DevopsHold { path: None, count: Some(1) });
+        let mut connections = operator.connections();
+        let connecting = tokio::spawn(async move { connections.connect_service_principal(connect()).await });
+        app.emulator.wait_held(1).await;
+        if replaced {
+            let client_id = "ffffffff-0000-4000-a000-000000000001".into();
+            let other = pb::PutIntegrationRequest { client_id, force: true, ..app.registration() };
+            operator.put(other).await.unwrap();
+        } else {
+            let request = pb::DeleteIntegrationRequest {
+                account_id: "acme".into(),
+                force: true,
+                ..pb::DeleteIntegrationRequest::default()
+            };
+            operator.integrations().delete_integration(request).await.unwrap();
+        }
+
+        app.emulator.release_held();
+
+        let refused = connecting.await.unwrap();
+        assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition, "replaced: {replaced}");
+        let stands = operator.connection_of(principal()).await;
+        assert!(stands.is_err(), "replaced: {replaced}, {stands:?}");
+        let lines = app.files.audit();
+        let last = lines.iter().rfind(|line| line["act"] == "ConnectServicePrincipal").unwrap();
+        assert_eq!(last["outcome"]["result"], "refused", "{last}");
+    }
+}
+
+/// P7: the app's service principal was made anew in the tenant; nobody connected that one.
+#[tokio::test]
+async fn another_service_principal_of_the_same_app_is_not_released_for_the_connected_one() {
+    let app = TestApp::start().await;
+    app.add_the_app_to_the_organization();
+    let operator = app.operator().await;
+    operator.connections().connect_service_principal(connect()).await.unwrap();
+    app.set_headless(pb::HeadlessIdentity::ServicePrincipal).await;
+    app.change(Change::SetServicePrincipal {
+        client_id: CLIENT_ID.into(),
+        tenant: TENANT.into(),
+        oid: Some("99999999-0000-4000-a000-000000000009".into()),
+        present: true,
+    });
+    app.advance(PAST_EXPIRY);
+
+    let status = assert_refused(operator.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+
+    assert!(status.message().contains("ConnectServicePrincipal"), "{}", status.message());
+    operator.connections().connect_service_principal(connect()).await.unwrap();
+    operator.token().await.unwrap();
+}
+
+/// P10: nobody links an app.
+#[tokio::test]
+async fn who_asks_for_a_service_principal_that_is_not_connected_is_told_how_to_connect_it() {
+    let app = TestApp::start().await;
+    app.set_headless(pb::HeadlessIdentity::ServicePrincipal).await;
+    let operator = app.operator().await;
+    let told = [operator.token().await.map(drop), operator.connection_of(principal()).await.map(drop)];
+    for refused in told {
+        let status = assert_refused(refused, Code::FailedPrecondition, "NOT_LINKED");
+        let message = status.message();
+        assert!(message.contains("ConnectServicePrincipal") && !message.contains("Link"), "{message}");
+    }
+}
+
+/// P10: what Entra said of the credential tells what to enter.
+#[tokio::test]
+async fn a_rejected_credential_is_told_with_entras_code() {
+    let app = TestApp::start().await;
+    app.change(Change::RemoveSecret { client_id: CLIENT_ID.into(), value: SECRET.into() });
+
+    let refused = app.operator().await.connections().connect_service_principal(connect()).await;
+
+    let status = assert_refused(refused, Code::FailedPrecondition, "CLIENT_CREDENTIAL_REJECTED");
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().unwrap().metadata["entra_code"], "AADSTS7000215");
 }

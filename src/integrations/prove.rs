@@ -8,15 +8,16 @@
 //!
 //! # Invariants
 //!
-//! 1. Nobody waits for a proof, and none outlives the process: what was not proven is taken up at the next
-//!    start.
+//! 1. Nobody waits for a proof, and none outlives the process: what has no verdict is taken up at the next
+//!    start, and every [`TAKE_UP_EVERY`] until then. Of one credential there is one at a time.
 //! 2. Proven, it is the first one, pauses are lifted, and what waited goes on by itself (P4).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
@@ -45,6 +46,21 @@ struct Parts {
 }
 
 type Wanted = (AccountId, CredentialId);
+
+/// The proofs under way.
+#[derive(Default)]
+struct Proofs {
+    tasks: JoinSet<Told>,
+    running: HashMap<Id, Wanted>,
+    /// Those that Entra told nothing of, to be taken up again.
+    put_off: Vec<Wanted>,
+}
+
+/// What a proof came to: a verdict, or nothing that counts.
+enum Told {
+    Enough,
+    TooLittle,
+}
 
 /// What one try came to.
 enum Tried {
@@ -83,26 +99,69 @@ impl ProofQueue {
 impl Prover {
     pub async fn run(self, stop: CancellationToken) {
         let Self { parts, mut wanted } = self;
-        let mut proofs = JoinSet::new();
+        let clock = parts.clock.clone();
         let mut left = tokio::select! {
             () = stop.cancelled() => return,
             left = parts.left_behind() => left,
         };
+        let mut proofs = Proofs::default();
+        let mut take_up = clock.sleep(TAKE_UP_EVERY);
         loop {
-            let has_room = proofs.len() < PROOFS_MAX;
+            let has_room = proofs.tasks.len() < PROOFS_MAX;
             if let Some(one) = left.pop_if(|_| has_room) {
-                let parts = parts.clone();
-                proofs.spawn(async move { parts.prove(one).await });
+                proofs.start(parts.clone(), one);
                 continue;
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(_) = proofs.join_next() => {}
-                Some(one) = wanted.recv(), if has_room => left.push(one),
+                Some(ended) = proofs.tasks.join_next_with_id() => proofs.on_ended(ended),
+                () = &mut take_up => {
+                    take_up = clock.sleep(TAKE_UP_EVERY);
+                    left.append(&mut proofs.put_off);
+                }
+                Some(one) = wanted.recv(), if has_room => {
+                    if !proofs.is_running(&one) && !left.contains(&one) {
+                        left.push(one);
+                    }
+                }
             }
         }
-        proofs.shutdown().await;
+        proofs.tasks.shutdown().await;
+    }
+}
+
+impl Proofs {
+    fn start(&mut self, parts: Arc<Parts>, one: Wanted) {
+        self.put_off.retain(|other| *other != one);
+        let wanted = one.clone();
+        let task = self.tasks.spawn(async move { parts.prove(wanted).await });
+        self.running.insert(task.id(), one);
+    }
+
+    /// One proof of a credential is enough, however often it is added.
+    fn is_running(&self, one: &Wanted) -> bool {
+        self.running.values().any(|running| running == one)
+    }
+
+    fn on_ended(&mut self, ended: Result<(Id, Told), JoinError>) {
+        let (id, told) = match ended {
+            Ok((id, told)) => (id, Ok(told)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let Some(one) = self.running.remove(&id) else { return };
+        let (account, credential) = &one;
+        match told {
+            Ok(Told::Enough) => {}
+            Ok(Told::TooLittle) if self.put_off.len() < QUEUED_MAX => self.put_off.push(one),
+            Ok(Told::TooLittle) => {
+                tracing::warn!(account = %account, credential = %credential, "it is proven by its first use");
+            }
+            Err(error) => tracing::error!(
+                account = %account, credential = %credential, error = &error as &dyn std::error::Error,
+                "a proof panicked"
+            ),
+        }
     }
 }
 
@@ -125,10 +184,12 @@ impl Parts {
             let now = self.clock.now().wall;
             for (account, opened) in page {
                 let credentials = opened.and_then(Result::ok).map(|one| one.credentials).unwrap_or_default();
-                let young = credentials.into_iter().filter(|credential| {
-                    credential.proven_at.is_none() && between(credential.added_at, now) < PROVE_FOR
+                let unproven = credentials.into_iter().filter(|credential| {
+                    let has_verdict =
+                        credential.rejected_at.is_some() && PROVE_FOR <= between(credential.added_at, now);
+                    credential.proven_at.is_none() && !credential.has_expired(now) && !has_verdict
                 });
-                left.extend(young.map(|credential| (account.clone(), credential.id)));
+                left.extend(unproven.map(|credential| (account.clone(), credential.id)));
                 after = Some(account);
             }
             if is_last {
@@ -137,22 +198,25 @@ impl Parts {
         }
     }
 
-    async fn prove(&self, (account, credential): Wanted) {
+    async fn prove(&self, (account, credential): Wanted) -> Told {
         let began = self.clock.now().monotonic;
         loop {
             let tried = self.try_once(&account, &credential).await;
             let is_last = PROVE_FOR <= self.clock.now().monotonic.saturating_sub(began);
             let wait = match tried {
-                Tried::Over => return,
+                Tried::Over => return Told::Enough,
                 Tried::Proven => {
                     if self.accounts.accept(&account, &credential).await {
                         self.tokens.forgive(&account);
                     }
-                    return;
+                    return Told::Enough;
                 }
-                Tried::Refused if is_last => return self.accounts.reject(&account, &credential).await,
+                Tried::Refused if is_last => {
+                    self.accounts.reject(&account, &credential).await;
+                    return Told::Enough;
+                }
                 Tried::Refused => TRY_EVERY,
-                Tried::Unknown(_) if is_last => return,
+                Tried::Unknown(_) if is_last => return Told::TooLittle,
                 Tried::Unknown(wait) => wait.unwrap_or_default().clamp(TRY_EVERY, PROVE_FOR),
             };
             self.clock.sleep(wait).await;
@@ -182,6 +246,8 @@ impl Parts {
 /// A new secret is known to all of Entra by then (design.md 6.8).
 const PROVE_FOR: Duration = Duration::from_mins(5);
 const TRY_EVERY: Duration = Duration::from_secs(15);
+/// A proof that brought no verdict, since Entra did not answer or a file was missing, begins anew.
+const TAKE_UP_EVERY: Duration = Duration::from_mins(10);
 /// One small request each, mostly asleep.
 const PROOFS_MAX: usize = 64;
 const QUEUED_MAX: usize = 1024;

@@ -299,6 +299,39 @@ async fn a_credential_of_no_kind_of_two_or_of_an_unknown_source_is_refused() {
     }
 }
 
+/// P8: who adds the same secret in a loop takes no place from anybody else's proof.
+#[tokio::test]
+async fn a_secret_that_is_added_again_and_again_is_proven_once_at_a_time() {
+    let app = TestApp::linked().await;
+    let operator = app.operator().await;
+    let before = app.requests_of_the_app().len();
+    for _ in 0..70 {
+        operator.add_secret("mistyped").await.unwrap();
+    }
+    app.change(add(NEW));
+
+    let added = operator.add_secret(NEW).await.unwrap();
+
+    app.proven(&added.id).await;
+    assert_eq!(app.requests_of_the_app().len(), before + 2);
+}
+
+/// Entra's outage is no verdict: the proof is made when it is over, and nobody has to act.
+#[tokio::test]
+async fn a_proof_that_met_an_outage_is_taken_up_again() {
+    let app = TestApp::linked().await;
+    app.change(add(NEW));
+    app.fault(Fault::EntraOutage { status: None, retry_after: None, count: None });
+    let before = app.requests_of_the_app().len();
+    let added = app.operator().await.add_secret(NEW).await.unwrap();
+    app.asked_by_the_app(before + 21).await;
+    app.emulator.clear_faults();
+
+    app.advance(Duration::from_mins(11));
+
+    assert_eq!(app.proven(&added.id).await[0].id, added.id);
+}
+
 /// A proof that a process left is taken up by the next one.
 #[tokio::test]
 async fn a_proof_goes_on_after_a_restart() {

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::ids::{AccountId, DeveloperId, ObjectId, TenantId};
-use crate::reason::{Problem, Reason};
+use crate::reason::{Actor, Problem, Reason};
 use crate::remedy::Case;
 
 /// What a connection is for. Names never cross roles: a service user's code cannot complete a
@@ -65,6 +65,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Who must act in this very case.
+    pub fn who_acts(&self) -> Actor {
+        self.case.map_or_else(|| self.reason.who_acts(), Case::who_acts)
+    }
+
     /// Who must do what, as one sentence.
     pub fn what_to_do(&self) -> &'static str {
         if self.lost {

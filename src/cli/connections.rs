@@ -5,7 +5,6 @@ use serde_json::json;
 use super::{CALL_TIMEOUT, CliError, Session, actor, json, show};
 use crate::client::{printable, within};
 use crate::pb;
-use crate::reason::Reason;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -115,10 +114,10 @@ fn print_troubles(session: &mut Session<'_, '_>, connection: &pb::Connection) ->
         let (message, reason) = (printable(&failure.message), printable(&failure.reason));
         writeln!(console.out, "\n{name}: {reason}")?;
         writeln!(console.out, "  failing:    {} times, since {since}", failure.count)?;
-        if let Some(known) = Reason::ALL.into_iter().find(|known| known.as_str() == failure.reason) {
-            writeln!(console.out, "  who acts:   {}", known.who_acts().as_str())?;
-            writeln!(console.out, "  what to do: {message}")?;
+        if !failure.who_acts.is_empty() {
+            writeln!(console.out, "  who acts:   {}", printable(&failure.who_acts))?;
         }
+        writeln!(console.out, "  what to do: {message}")?;
     }
     Ok(show::print_warnings(console.err, &connection.warnings)?)
 }
@@ -183,6 +182,7 @@ mod tests {
                 reason: "RELINK_REQUIRED".into(),
                 message: "svc must link again".into(),
                 count: 3,
+                who_acts: "the linked person".into(),
                 ..Default::default()
             }),
             ..Default::default()

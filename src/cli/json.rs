@@ -60,6 +60,7 @@ pub(super) fn connection(connection: &pb::Connection) -> Value {
             "since": at(failure.since.as_ref()),
             "count": failure.count,
             "code": failure.code,
+            "who_acts": failure.who_acts,
         })),
         "generation": connection.generation,
         "warnings": warnings(&connection.warnings),

@@ -66,6 +66,7 @@ pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
             since: Some(timestamp(failure.since)),
             count: failure.count,
             code: failure.code.unwrap_or_default(),
+            who_acts: failure.who_acts().as_str().to_owned(),
         }),
         grant_expires_by: view.grant_expires_by().map(timestamp),
         generation: view.generation.0,

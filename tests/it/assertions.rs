@@ -142,6 +142,7 @@ async fn a_federated_assertion_proves_the_app_and_is_read_anew_each_time() {
     told_the_operator(&job.token().await.unwrap_err());
     let failure = app.operator().await.connection().await.unwrap().failure.unwrap();
     assert!(failure.message.starts_with("The operator"), "{failure:?}");
+    assert_eq!(failure.who_acts, "the operator of the broker");
     write(&app, SUBJECT);
     app.advance(Duration::from_mins(1));
     job.token().await.unwrap();

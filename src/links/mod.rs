@@ -136,5 +136,5 @@ pub fn below(public_url: &url::Url, path: &str) -> url::Url {
 }
 
 fn lost() -> Refused {
-    Problem::new(Reason::StoreUnavailable, "the work did not come to its end; look at the link again").into()
+    Problem::new(Reason::StoreUnavailable, "the work did not come to its end; look at what came of it").into()
 }

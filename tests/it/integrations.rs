@@ -84,6 +84,27 @@ async fn a17_no_file_of_the_broker_holds_a_secret_in_the_clear() {
     }
 }
 
+/// P1: sealed or not, what another app makes useless is in no file any more.
+#[tokio::test]
+async fn a18_the_credentials_of_the_app_before_are_gone_from_all_files() {
+    let app = TestApp::start().await;
+    let store = rusqlite::Connection::open(app.files.path("azdo-broker.db")).unwrap();
+    let dropped: Vec<u8> = store
+        .query_row("SELECT sealed FROM integrations WHERE account = 'acme'", [], |row| row.get(0))
+        .unwrap();
+    let is_there = || {
+        let files = ["azdo-broker.db", "azdo-broker.db-wal"].map(|name| app.files.path(name));
+        let mut seen = files.into_iter().map(|path| std::fs::read(path).unwrap_or_default());
+        seen.any(|bytes| bytes.windows(64).any(|window| window == &dropped[..64]))
+    };
+    assert!(is_there(), "the scan finds what is there");
+    let client_id = "ffffffff-0000-4000-a000-000000000001".into();
+
+    app.operator().await.put(pb::PutIntegrationRequest { client_id, ..app.registration() }).await.unwrap();
+
+    assert!(!is_there());
+}
+
 #[tokio::test]
 async fn a_registration_without_a_secret_keeps_the_one_in_force() {
     let app = TestApp::linked().await;

@@ -21,6 +21,7 @@ use super::{CALL_TIMEOUT, CliError, Session, actor, show};
 use crate::client::{Remote, printable, within};
 use crate::connection::Role;
 use crate::pb;
+use crate::reason::Reason;
 use line::Lines;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -45,8 +46,10 @@ struct Outcome {
 }
 
 enum State {
-    /// Sealed; nobody knows yet whose it is.
-    Sealed,
+    /// Sealed; nobody knows yet whose it is. With what is in the way, if something is that passes by itself.
+    Sealed {
+        trouble: Option<String>,
+    },
     Proven(String),
     Failed(String),
 }
@@ -91,7 +94,7 @@ async fn send(
         account_id: account_id.clone(),
         connection: show::connection_name(result.connection.as_ref()),
         state: match Code::from(result.code) {
-            Code::Ok => State::Sealed,
+            Code::Ok => State::Sealed { trouble: None },
             _ if result.reason.is_empty() => State::Failed(result.message),
             _ => State::Failed(format!("{} [{}]", result.message, result.reason)),
         },
@@ -125,7 +128,7 @@ async fn wait(
 /// Looks at all accounts with open imports; returns how many are open then.
 async fn look(remote: &Remote, outcomes: &mut [Outcome]) -> Result<usize, CliError> {
     let mut open: BTreeMap<String, Vec<&mut Outcome>> = BTreeMap::new();
-    for outcome in outcomes.iter_mut().filter(|one| matches!(one.state, State::Sealed)) {
+    for outcome in outcomes.iter_mut().filter(|one| matches!(one.state, State::Sealed { .. })) {
         open.entry(outcome.account_id.clone()).or_default().push(outcome);
     }
     for (account_id, waiting) in &mut open {
@@ -137,7 +140,7 @@ async fn look(remote: &Remote, outcomes: &mut [Outcome]) -> Result<usize, CliErr
             }
         }
     }
-    Ok(outcomes.iter().filter(|one| matches!(one.state, State::Sealed)).count())
+    Ok(outcomes.iter().filter(|one| matches!(one.state, State::Sealed { .. })).count())
 }
 
 async fn connections(
@@ -180,16 +183,17 @@ fn name_of(connection: &str) -> Option<pb::ConnectionName> {
 }
 
 fn state_of(connection: &pb::Connection) -> State {
-    let failed = || {
-        let failure = connection.failure.clone().unwrap_or_default();
-        State::Failed(format!("{} [{}]", failure.message, failure.reason))
-    };
+    let failure = connection.failure.clone().unwrap_or_default();
+    let told = || format!("{} [{}]", failure.message, failure.reason);
+    // One that this program does not know may need somebody.
+    let passes = Reason::ALL.iter().any(|one| one.as_str() == failure.reason && one.is_transient());
     match connection.state() {
         pb::ConnectionState::Connected => State::Proven(show::identity(connection.identity.as_ref())),
-        pb::ConnectionState::Imported | pb::ConnectionState::Unspecified => State::Sealed,
-        // It will be tried again, but whoever waits here should rather know.
-        pb::ConnectionState::Failing | pb::ConnectionState::NeedsRelink => failed(),
-        pb::ConnectionState::Disconnected if connection.failure.is_some() => failed(),
+        pb::ConnectionState::Imported | pb::ConnectionState::Unspecified => State::Sealed { trouble: None },
+        pb::ConnectionState::Failing if passes => State::Sealed { trouble: Some(told()) },
+        // It will be tried again, but whoever waits here should rather know who must act.
+        pb::ConnectionState::Failing | pb::ConnectionState::NeedsRelink => State::Failed(told()),
+        pb::ConnectionState::Disconnected if connection.failure.is_some() => State::Failed(told()),
         pb::ConnectionState::Disconnected => State::Failed("somebody disconnected it".to_owned()),
     }
 }
@@ -200,7 +204,7 @@ fn report(session: &mut Session<'_, '_>, outcomes: &[Outcome]) -> Result<(), Cli
     if console.json {
         let outcome = |one: &Outcome| {
             let (state, text) = match &one.state {
-                State::Sealed => ("imported", ""),
+                State::Sealed { trouble } => ("imported", trouble.as_deref().unwrap_or_default()),
                 State::Proven(identity) => ("connected", identity.as_str()),
                 State::Failed(why) => ("failed", why.as_str()),
             };
@@ -212,7 +216,7 @@ fn report(session: &mut Session<'_, '_>, outcomes: &[Outcome]) -> Result<(), Cli
         let mut table = show::Table::new(&["ACCOUNT", "CONNECTION", "STATE", ""]);
         for one in outcomes {
             let (state, text) = match &one.state {
-                State::Sealed => ("imported", "not proven yet"),
+                State::Sealed { trouble } => ("imported", trouble.as_deref().unwrap_or("not proven yet")),
                 State::Proven(identity) => ("connected", identity.as_str()),
                 State::Failed(why) => ("failed", why.as_str()),
             };

@@ -21,8 +21,8 @@ async fn import(lines: &[&str], args: &[&str], broker: Fake) -> Ran {
     Run::new(&["import", path]).args(args).against(broker).await
 }
 
-/// Takes everything, and proves it at the third look.
-fn broker() -> Fake {
+/// Takes everything, and shows at each look what the test says.
+fn broker_that_shows(show: impl Fn(u32) -> pb::Connection + Send + Sync + 'static) -> Fake {
     let looks = AtomicU32::new(0);
     Fake::default()
         .on("Connections/ImportConnections", |request: pb::ImportConnectionsRequest| {
@@ -33,18 +33,41 @@ fn broker() -> Fake {
             Ok(pb::ImportConnectionsResponse { results: results.collect() })
         })
         .on("Connections/ListConnections", move |_: pb::ListConnectionsRequest| {
-            let state = match looks.fetch_add(1, Ordering::Relaxed) {
-                0 | 1 => pb::ConnectionState::Imported,
-                _ => pb::ConnectionState::Connected,
-            };
-            let connection = pb::Connection {
-                connection: name_of("developer/ana"),
-                state: state.into(),
-                identity: Some(pb::Identity { login: "ana@contoso.com".into(), ..Default::default() }),
-                ..pb::Connection::default()
-            };
+            let connection = show(looks.fetch_add(1, Ordering::Relaxed));
+            let connection = pb::Connection { connection: name_of("developer/ana"), ..connection };
             Ok(pb::ListConnectionsResponse { connections: vec![connection], ..Default::default() })
         })
+}
+
+fn proven() -> pb::Connection {
+    pb::Connection {
+        state: pb::ConnectionState::Connected.into(),
+        identity: Some(pb::Identity { login: "ana@contoso.com".into(), ..Default::default() }),
+        ..pb::Connection::default()
+    }
+}
+
+/// Proves it at the third look.
+fn broker() -> Fake {
+    broker_that_shows(|look| match look {
+        0 | 1 => pb::Connection { state: pb::ConnectionState::Imported.into(), ..Default::default() },
+        _ => proven(),
+    })
+}
+
+/// Fails to prove it for this reason at the first looks.
+fn broker_in_trouble(reason: &'static str, looks_in_trouble: u32) -> Fake {
+    broker_that_shows(move |look| {
+        if looks_in_trouble <= look {
+            return proven();
+        }
+        let failure = pb::Failure { reason: reason.into(), message: "told".into(), ..Default::default() };
+        pb::Connection {
+            state: pb::ConnectionState::Failing.into(),
+            failure: Some(failure),
+            ..Default::default()
+        }
+    })
 }
 
 const ANA: &str = r#"{"role":"developer","developer_id":"ana","refresh_token":"canary-grant"}"#;
@@ -72,6 +95,27 @@ async fn what_failed_is_told_and_the_exit_code_says_so() {
     let ran = import(&[ANA], &[], broker).await;
     assert_eq!(ran.exit, Exit::Failed);
     assert!(ran.out.contains("a live connection stands there") && ran.err.contains("1 of 1"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn trouble_that_passes_by_itself_is_waited_for_and_fails_nothing() {
+    for reason in ["UPSTREAM_UNAVAILABLE", "UPSTREAM_THROTTLED", "STORE_UNAVAILABLE", "RATE_LIMITED"] {
+        let ran = import(&[ANA], &[], broker_in_trouble(reason, 3)).await;
+        assert_eq!(ran.exit, Exit::Done, "{reason}: {ran:?}");
+        assert!(ran.out.contains("connected"), "{reason}: {ran:?}");
+        let ran = import(&[ANA], &[], broker_in_trouble(reason, u32::MAX)).await;
+        assert_eq!(ran.exit, Exit::Done, "{reason}: {ran:?}");
+        assert!(ran.out.contains("imported") && ran.out.contains(&format!("told [{reason}]")), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn trouble_that_somebody_must_mend_is_told_at_once() {
+    for reason in ["CLIENT_CREDENTIAL_REJECTED", "A_REASON_OF_LATER"] {
+        let ran = import(&[ANA], &[], broker_in_trouble(reason, 3)).await;
+        assert_eq!(ran.exit, Exit::Failed, "{reason}: {ran:?}");
+        assert!(ran.out.contains(&format!("told [{reason}]")), "{ran:?}");
+    }
 }
 
 /// A23: the line that is wrong may hold a secret, so only its number is told.

@@ -109,7 +109,7 @@ mod tests {
 
     /// P10: the table in the proto is this table.
     #[test]
-    fn the_proto_documents_every_reason_with_its_code() {
+    fn the_proto_documents_every_reason_with_its_code_who_acts_and_whether_waiting_helps() {
         let table = include_str!("../../proto/azdo/broker/v1/reason.proto");
         for reason in Reason::ALL {
             let row = table
@@ -117,8 +117,12 @@ mod tests {
                 .find(|line| line.trim_start_matches("// ").starts_with(&format!("{} |", reason.as_str())))
                 .unwrap_or_else(|| panic!("{} has no row", reason.as_str()));
             let name = format!("{:?}", code(reason.class()));
-            let documented = row.split('|').nth(1).unwrap().trim().replace('_', "");
-            assert_eq!(documented, name.to_uppercase(), "{row}");
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let &[_, documented, who_acts, retry] = cells.as_slice() else { panic!("{row}") };
+            assert_eq!(documented.replace('_', ""), name.to_uppercase(), "{row}");
+            assert_eq!(who_acts, reason.who_acts().as_str(), "{row}");
+            assert_eq!(retry == "retry", reason.is_transient(), "{row}");
+            assert!(matches!(retry, "retry" | "-"), "{row}");
         }
     }
 

@@ -2,6 +2,10 @@
 //!
 //! By host behind the proxy; by path on localhost, where all hosts are one.
 
+use axum::http::HeaderValue;
+use axum::http::header::DATE;
+use jiff::fmt::rfc2822::DateTimePrinter;
+
 use crate::call::{Answer, Call, Door, text, value_of};
 use crate::hosts::{self, Role};
 use crate::record::Recorded;
@@ -18,9 +22,18 @@ pub(crate) async fn answer(shared: &Shared, mut call: Call) -> Answer {
     }
     record(shared, &mut call);
     let n = call.n;
-    let answer = route(shared, call).await;
+    let mut answer = route(shared, call).await;
     shared.state().log.answered(n, answer.status().as_u16());
+    // Else hyper would tell the system's time, which is not the one that tokens and secrets live in.
+    if let Some(date) = date(shared) {
+        answer.headers_mut().insert(DATE, date);
+    }
     answer
+}
+
+fn date(shared: &Shared) -> Option<HeaderValue> {
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&shared.clock.now()).ok()?;
+    HeaderValue::from_str(&date).ok()
 }
 
 async fn route(shared: &Shared, mut call: Call) -> Answer {

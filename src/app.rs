@@ -16,7 +16,7 @@ use crate::admin::{self, Admin};
 use crate::audit::{Audit, AuditError, AuditWriter};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::devops::Devops;
+use crate::devops::{Devops, Paces};
 use crate::entra::Entra;
 use crate::gate::Gate;
 use crate::grpc::{self, Admission, Face, HealthWatch, ServerLimits};
@@ -155,6 +155,7 @@ struct Own {
 impl Shared {
     fn into_face(self, own: Own, identifier: Arc<Identifier>, tasks: &Tasks) -> Face {
         let Self { gate, vault, accounts, tokens, entra, devops, clock } = self;
+        let paces = Arc::new(Paces::new(clock.clone()));
         let links = Links::new(Parts {
             gate: gate.clone(),
             vault: vault.clone(),
@@ -174,6 +175,7 @@ impl Shared {
                 tokens: tokens.clone(),
                 entra: entra.clone(),
                 devops: devops.clone(),
+                paces: paces.clone(),
                 clock: clock.clone(),
                 key_made_at: own.key_made_at,
                 runs: Runs::default(),
@@ -201,6 +203,7 @@ impl Shared {
                 accounts,
                 tokens,
                 devops,
+                paces,
                 clock: clock.clone(),
                 tasks: tasks.clone(),
             }),

@@ -8,10 +8,12 @@
 //! 3. Names go into URLs as whole path segments (threat T11); upstream text goes nowhere but into
 //!    names people see.
 //!
-//! Nothing is retried or cached here, and a refused token is not refreshed: the floors above do.
+//! Nothing is retried or cached here, and a refused token is not refreshed: the floors above do, at the pace
+//! of the identity that asks ([`Paces`]).
 
 mod answer;
 mod challenge;
+mod pace;
 mod permissions;
 mod repositories;
 mod who_am_i;
@@ -23,6 +25,7 @@ use tokio::sync::mpsc;
 use url::Url;
 
 pub use self::challenge::Directory;
+pub use self::pace::{LISTS_MAX, Pace, Paces};
 pub use self::permissions::RepositoryId;
 use self::repositories::Body;
 pub use self::repositories::{Project, Repository};

@@ -1,26 +1,30 @@
-//! How fast one identity asks Azure DevOps: a few requests at once, and not before it may again.
+//! How fast Azure DevOps is asked: by one identity a few requests at once, and not before it may again; by
+//! all of them a few lists at once (P8).
 //!
-//! Azure DevOps counts by identity (azure.md 3.10), so two accounts of one service user share a pace.
-//! Releases are not paced here: they ask Entra, if anybody.
+//! Azure DevOps counts by identity (azure.md 3.10), so two accounts of one service user share a pace, and so
+//! do the use cases: there is one [`Paces`] in a process. Releases are not paced: they ask Entra, if anybody.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::{DevopsError, Paced};
 use crate::clock::Clock;
 use crate::connection::Identity;
-use crate::devops::{DevopsError, Paced};
 use crate::ids::{ObjectId, TenantId};
 
-pub(super) struct Paces {
+/// The paces of all identities, and the places of the lists in the making.
+pub struct Paces {
     clock: Arc<dyn Clock>,
     by_identity: Mutex<HashMap<(TenantId, ObjectId), Arc<Pace>>>,
+    /// A list of a large organization takes memory and time.
+    lists: Arc<Semaphore>,
 }
 
 /// The pace of one identity.
-pub(super) struct Pace {
+pub struct Pace {
     clock: Arc<dyn Clock>,
     places: Semaphore,
     pause: Mutex<Pause>,
@@ -35,11 +39,16 @@ struct Pause {
 }
 
 impl Paces {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, by_identity: Mutex::default() }
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, by_identity: Mutex::default(), lists: Arc::new(Semaphore::new(LISTS_MAX)) }
     }
 
-    pub(super) fn of(&self, identity: &Identity) -> Arc<Pace> {
+    /// A place for one list, to be held while it is made; none while too many are.
+    pub fn list_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.lists.clone().try_acquire_owned().ok()
+    }
+
+    pub fn of(&self, identity: &Identity) -> Arc<Pace> {
         let mut by_identity = self.by_identity.lock().expect("no panic while held");
         if PACES_MAX <= by_identity.len() {
             let now = self.clock.now().monotonic;
@@ -56,7 +65,7 @@ impl Pace {
     }
 
     /// Runs one request when it is its turn. While the identity is throttled nothing is asked.
-    pub(super) async fn run<T>(
+    pub async fn run<T>(
         &self,
         request: impl Future<Output = Result<Paced<T>, DevopsError>>,
     ) -> Result<T, DevopsError> {
@@ -93,6 +102,8 @@ impl Pace {
     }
 }
 
+/// How many lists may be in the making at once.
+pub const LISTS_MAX: usize = 16;
 /// Requests of one identity at once (azure.md 3.10).
 const AT_ONCE_MAX: usize = 4;
 /// A longer wait than this does not fit into a call; it is told instead.
@@ -153,6 +164,15 @@ mod tests {
         assert!(next.poll().is_pending());
         clock.advance(Duration::from_secs(7));
         assert!(next.poll().is_ready());
+    }
+
+    #[test]
+    fn a_few_lists_at_once_have_a_place() {
+        let (_clock, paces) = paces();
+        let mut taken: Vec<_> = (0..LISTS_MAX).map(|_| paces.list_place().unwrap()).collect();
+        assert!(paces.list_place().is_none());
+        taken.pop();
+        assert!(paces.list_place().is_some());
     }
 
     #[tokio::test]

@@ -209,7 +209,7 @@ pub(super) fn report(report: &Report) -> pb::CheckIntegrationResponse {
     let check = |check: &Check| {
         let (outcome, reason) = match check.found {
             Found::Passed => (pb::CheckOutcome::Passed, None),
-            Found::Warned(reason) => (pb::CheckOutcome::Warned, reason),
+            Found::Warned => (pb::CheckOutcome::Warned, None),
             Found::Failed(reason) => (pb::CheckOutcome::Failed, Some(reason)),
             Found::Skipped => (pb::CheckOutcome::Skipped, None),
         };

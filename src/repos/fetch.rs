@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::snapshot::Snapshot;
 use super::{Shared, TOKEN_TTL, gone};
@@ -20,19 +20,12 @@ use crate::reason::{Problem, Reason, Refused};
 use crate::tokens::{Reported, Token};
 
 /// The lists that are being made.
+#[derive(Default)]
 pub(super) struct Flights {
     by_key: Mutex<HashMap<ConnectionKey, Landing>>,
-    /// A list of a large organization takes memory and time: a few at once.
-    places: Arc<Semaphore>,
 }
 
 type Landing = watch::Receiver<Option<Result<Arc<Snapshot>, Problem>>>;
-
-impl Default for Flights {
-    fn default() -> Self {
-        Self { by_key: Mutex::default(), places: Arc::new(Semaphore::new(LISTS_MAX)) }
-    }
-}
 
 impl Shared {
     /// The list that is being made for this connection, or a new one.
@@ -52,7 +45,7 @@ impl Shared {
         if let Some(flight) = by_key.get(key).filter(|flight| flight.has_changed().is_ok()) {
             return Ok(flight.clone());
         }
-        let Ok(place) = self.flights.places.clone().try_acquire_owned() else {
+        let Some(place) = self.parts.paces.list_place() else {
             let detail = "too many lists are being made at once";
             return Err(Problem::new(Reason::RateLimited, detail).retry_after(RETRY));
         };
@@ -135,7 +128,7 @@ impl Shared {
     }
 
     async fn list(&self, organization: &Organization, token: &Token) -> Result<Vec<Repository>, DevopsError> {
-        let pace = self.paces.of(&token.identity);
+        let pace = self.parts.paces.of(&token.identity);
         pace.run(self.parts.devops.repositories(organization, &token.access)).await
     }
 
@@ -145,7 +138,7 @@ impl Shared {
         questions: &[usize],
         token: &Token,
     ) -> Result<Vec<bool>, DevopsError> {
-        let pace = self.paces.of(&token.identity);
+        let pace = self.parts.paces.of(&token.identity);
         let batches = questions.chunks(BATCH_LEN_MAX).map(async |batch| {
             let ids: Vec<_> = batch.iter().map(|at| snapshot.repository_id(*at)).collect();
             pace.run(self.parts.devops.may_read(&snapshot.organization, &token.access, &ids)).await
@@ -174,6 +167,4 @@ fn lost() -> Problem {
     Problem::new(Reason::ShuttingDown, "the list was given up").retry_after(Duration::from_secs(1))
 }
 
-/// How many lists may be in the making at once.
-pub const LISTS_MAX: usize = 16;
 const RETRY: Duration = Duration::from_secs(30);

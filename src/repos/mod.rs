@@ -13,7 +13,6 @@
 //! Snapshots live in this process alone: a page token of another one names nothing here ([`page`]).
 
 mod fetch;
-mod pace;
 mod page;
 mod snapshot;
 
@@ -24,14 +23,12 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use self::fetch::Flights;
-pub use self::fetch::LISTS_MAX;
-use self::pace::Paces;
 use self::page::{Bound, PageTokens, Place};
 use self::snapshot::{Snapshot, Snapshots};
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::connection::{ConnectionKey, Identity, Role};
-use crate::devops::{Devops, Repository};
+use crate::devops::{Devops, Paces, Repository};
 use crate::event::Outcome;
 use crate::gate::{Asking, Gate};
 use crate::ids::{AccountId, Organization};
@@ -50,6 +47,7 @@ pub struct Parts {
     pub accounts: Arc<Accounts>,
     pub tokens: Tokens,
     pub devops: Arc<Devops>,
+    pub paces: Arc<Paces>,
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
 }
@@ -58,7 +56,6 @@ struct Shared {
     parts: Parts,
     snapshots: Snapshots,
     flights: Flights,
-    paces: Paces,
     page_tokens: PageTokens,
     stop: CancellationToken,
 }
@@ -116,7 +113,6 @@ struct Standing {
 impl Repos {
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared {
-            paces: Paces::new(parts.clock.clone()),
             parts,
             snapshots: Snapshots::default(),
             flights: Flights::default(),

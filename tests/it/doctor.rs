@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use azdo_broker::pb;
-use azure_emulator::{Change, Fault, World};
+use azure_emulator::{Change, Fault, Repository, World};
 use tonic::Code;
 
 use crate::support::{CLIENT_ID, IDE_BACKEND, STRANGER, TestApp, assert_refused};
@@ -28,7 +28,9 @@ async fn all_is_well_with_a_linked_account_and_a_real_refresh_shows_it() {
     let checks = check(&app).await;
     for name in [
         "store",
+        "key",
         "entra",
+        "clock",
         "tenant",
         "client_credential",
         "organization",
@@ -135,4 +137,109 @@ async fn an_account_is_checked_once_a_minute_and_only_for_whom_may_read_it() {
         let denied = app.over_tls(caller).await.integrations().check_integration(request()).await;
         assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
     }
+}
+
+/// An account whose service user sees repositories that were all changed so.
+async fn with_all_repositories(change: impl Fn(&mut Repository)) -> TestApp {
+    let mut world = World::example();
+    let projects = world.organizations[0].projects.iter_mut();
+    projects.flat_map(|project| &mut project.repositories).for_each(change);
+    TestApp::linked_in(world).await
+}
+
+#[tokio::test]
+async fn repositories_that_are_all_disabled_are_warned_of() {
+    let app = with_all_repositories(|repository| repository.disabled = true).await;
+    let words = "all of them disabled";
+    assert_found(&check(&app).await, "repositories", pb::CheckOutcome::Warned, words);
+}
+
+#[tokio::test]
+async fn repositories_that_are_seen_and_not_read_are_warned_of() {
+    let app =
+        with_all_repositories(|repository| repository.denied_read = vec!["svc@contoso.com".into()]).await;
+    let words = "may read none of the";
+    assert_found(&check(&app).await, "repositories", pb::CheckOutcome::Warned, words);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_warned_of() {
+    let app = TestApp::linked().await;
+    app.emulator.advance(Duration::from_mins(4));
+    assert_found(&check(&app).await, "clock", pb::CheckOutcome::Warned, "240 s apart");
+}
+
+#[tokio::test]
+async fn an_entra_that_does_not_answer_is_told_and_what_it_would_tell_is_skipped() {
+    let app = TestApp::linked().await;
+    app.fault(Fault::DiscoveryOutage { count: None });
+    let checks = check(&app).await;
+    assert_found(&checks, "entra", pb::CheckOutcome::Failed, "the operator must look at proxy");
+    assert_found(&checks, "clock", pb::CheckOutcome::Skipped, "");
+    assert_found(&checks, "tenant", pb::CheckOutcome::Skipped, "");
+    assert_eq!(checks.iter().find(|check| check.name == "entra").unwrap().reason, "UPSTREAM_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_writes_is_told() {
+    let app = TestApp::linked().await;
+    let trigger = "CREATE TRIGGER full BEFORE UPDATE ON store BEGIN SELECT RAISE(FAIL, 'full'); END";
+    rusqlite::Connection::open(app.files.path("azdo-broker.db")).unwrap().execute(trigger, []).unwrap();
+    assert_found(&check(&app).await, "store", pb::CheckOutcome::Failed, "The operator must make the store");
+}
+
+#[tokio::test]
+async fn a_key_of_more_than_a_year_is_warned_of() {
+    let mut app = TestApp::linked().await;
+    let key = std::fs::File::options().write(true).open(app.files.path("azdo-broker.key")).unwrap();
+    // The clock of the tests begins with 2026.
+    let in_2024 = std::time::UNIX_EPOCH + Duration::from_hours(54 * 365 * 24 + 24 * 30);
+    key.set_modified(in_2024).unwrap();
+    app.restart().await;
+    assert_found(&check(&app).await, "key", pb::CheckOutcome::Warned, "plan a new one");
+}
+
+/// P8: a check is no way around the pace of the identity in whose name it asks.
+#[tokio::test]
+async fn a_throttled_identity_is_not_asked_for_by_a_check_either() {
+    let app = TestApp::linked().await;
+    app.fault(Fault::DevopsThrottle { retry_after: Some(300), delayed: false, count: Some(1) });
+    assert!(app.job_runner().await.repos(false).await.is_err());
+    let asked = || {
+        let requests = app.emulator.requests().into_iter();
+        requests.filter(|one| one.host == "dev.azure.com" && one.authorization.is_some()).count()
+    };
+    let before = asked();
+
+    let checks = check(&app).await;
+
+    assert_found(&checks, "membership", pb::CheckOutcome::Failed, "does not tell now");
+    assert_found(&checks, "repositories", pb::CheckOutcome::Skipped, "");
+    assert_eq!(asked(), before, "it was asked all the same");
+}
+
+/// P4: a check that sees Entra accept a rejected secret is as good as the probe that is due in a while.
+#[tokio::test]
+async fn a_check_that_sees_a_rejected_secret_accepted_lets_releases_resume_at_once() {
+    let app = TestApp::linked().await;
+    let job = app.job_runner().await;
+    app.advance(Duration::from_hours(2));
+    let rejected = Fault::EntraError {
+        code: 7_000_215,
+        error: Some("invalid_client".into()),
+        suberror: None,
+        claims: None,
+        http: Some(401),
+        count: Some(1),
+    };
+    app.fault(rejected);
+    assert_refused(job.token().await, Code::FailedPrecondition, "CLIENT_CREDENTIAL_REJECTED");
+
+    let checks = check(&app).await;
+
+    assert_found(&checks, "client_credential", pb::CheckOutcome::Passed, "accepts it");
+    assert_found(&checks, "service_user", pb::CheckOutcome::Passed, "");
+    job.token().await.unwrap();
+    let credential = app.operator().await.integration("acme").await.unwrap().client_credentials.remove(0);
+    assert!(credential.rejected_at.is_none());
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use azdo_broker::devops::LISTS_MAX;
 use azdo_broker::pb;
-use azdo_broker::repos::LISTS_MAX;
 use azure_emulator::{Change, Fault, Licence, World};
 use tonic::Code;
 use tonic_types::StatusExt as _;

@@ -4,7 +4,11 @@
 //!
 //! 1. What is wrong with an account is in the report, not an error.
 //! 2. Nothing is spent but one token request a credential and one refresh; at most one run a minute and account.
-//! 3. What Entra tells nobody, such as the registered redirect URIs, is shown to be compared, not guessed.
+//! 3. What is asked in the name of the headless identity is asked at its pace, and its list has a place among
+//!    those that may be made at once (P8).
+//! 4. What Entra tells nobody, such as the registered redirect URIs, is shown to be compared, not guessed.
+
+mod identity;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,15 +18,14 @@ use jiff::Timestamp;
 
 use crate::accounts::{Accounts, warnings_of_credential};
 use crate::clock::{Clock, between};
-use crate::connection::{ConnectionKey, Role};
-use crate::devops::{Devops, DevopsError, Directory};
+use crate::devops::{Devops, DevopsError, Directory, Paces};
 use crate::entra::{Entra, EntraError, TokenEndpoint as _, Verdict};
 use crate::event::Outcome;
 use crate::gate::{Asking, Gate};
 use crate::ids::AccountId;
-use crate::policy::{Allowed, Permission};
+use crate::policy::Permission;
 use crate::reason::{Problem, Reason, Refused, Warning};
-use crate::tokens::{Reported, Token, Tokens};
+use crate::tokens::Tokens;
 use crate::vault::{ClientCredential, Integration, Vault};
 
 /// What a check needs.
@@ -34,6 +37,7 @@ pub struct Checks {
     pub tokens: Tokens,
     pub entra: Arc<Entra>,
     pub devops: Arc<Devops>,
+    pub paces: Arc<Paces>,
     pub clock: Arc<dyn Clock>,
     /// When the key file was made, as its file system tells.
     pub key_made_at: Option<Timestamp>,
@@ -57,7 +61,7 @@ pub struct Check {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Found {
     Passed,
-    Warned(Option<Reason>),
+    Warned,
     Failed(Reason),
     Skipped,
 }
@@ -101,7 +105,6 @@ impl Checks {
             None => skipped("key", "the age of the key file is not known".to_owned()),
             Some(age) if KEY_AGE_MAX < age => warned(
                 "key",
-                None,
                 format!("the key file is {} days old: the operator should plan a new one", days(age)),
             ),
             Some(age) => passed("key", format!("the key file is {} days old", days(age))),
@@ -135,7 +138,7 @@ impl Checks {
                         "the broker's clock and Entra's are {} s apart: the operator must set the broker's",
                         apart.as_secs()
                     );
-                    warned("clock", None, message)
+                    warned("clock", message)
                 }
             }
         };
@@ -186,9 +189,14 @@ impl Checks {
         };
         let problem = match refused {
             None => {
-                let expiring = warnings_of_credential(credential, now).into_iter().next();
+                // What waited for it need not wait for its probe.
+                if self.accounts.accept(&integration.account, &credential.id).await {
+                    self.tokens.forgive(&integration.account);
+                }
+                let accepted = ClientCredential { rejected_at: None, ..chosen.credential };
+                let expiring = warnings_of_credential(&accepted, now).into_iter().next();
                 return match expiring {
-                    Some(Warning { text, .. }) => warned(name, None, format!("{which}: {text}")),
+                    Some(Warning { text, .. }) => warned(name, format!("{which}: {text}")),
                     None => passed(name, format!("{which}: Entra accepts it")),
                 };
             }
@@ -235,62 +243,6 @@ impl Checks {
         };
         vec![found, directory]
     }
-
-    /// The headless identity: linked, refreshed, a member, and with something to read.
-    async fn of_identity(&self, allowed: &Allowed, integration: &Integration) -> Vec<Check> {
-        let role = Role::from(integration.headless);
-        let key = ConnectionKey { account: integration.account.clone(), role };
-        let name = match key.role {
-            Role::ServicePrincipal => "service_principal",
-            Role::ServiceUser | Role::Developer(_) => "service_user",
-        };
-        let rest = |checks: &mut Vec<Check>, names: &[&'static str]| {
-            let why = || "an earlier check failed".to_owned();
-            checks.extend(names.iter().map(|name| skipped(name, why())));
-        };
-        let mut checks = Vec::new();
-        let token = match self.fresh(allowed, &key).await {
-            Ok(token) => token,
-            Err(problem) => {
-                checks.push(of_problem(name, &problem));
-                rest(&mut checks, &["membership", "repositories"]);
-                return checks;
-            }
-        };
-        let who = if token.identity.login.is_empty() {
-            &token.identity.display_name
-        } else {
-            &token.identity.login
-        };
-        checks.push(passed(name, format!("Entra refreshes the {}, {who}", key.role.kind())));
-        if let Err(error) = self.devops.who_am_i(&integration.organization, &token.access).await {
-            let problem =
-                Problem { detail: format!("Azure DevOps does not admit {who}").into(), ..error.problem() };
-            checks.push(of_problem("membership", &problem));
-            rest(&mut checks, &["repositories"]);
-            return checks;
-        }
-        checks.push(passed("membership", format!("{who} is a member of {}", integration.organization)));
-        checks.push(match self.devops.repositories(&integration.organization, &token.access).await {
-            Ok(listed) if listed.value.is_empty() => warned(
-                "repositories",
-                None,
-                format!("{who} sees no repository: its access level must be Basic, and a project must have it in a group"),
-            ),
-            Ok(listed) => passed("repositories", format!("{who} sees {} repositories", listed.value.len())),
-            Err(error) => of_problem("repositories", &error.problem()),
-        });
-        checks
-    }
-
-    /// A token of a refresh made for this check, unless one was made a moment ago.
-    async fn fresh(&self, allowed: &Allowed, key: &ConnectionKey) -> Result<Arc<Token>, Problem> {
-        let token = self.tokens.token(allowed, key, Duration::ZERO).await?;
-        match self.tokens.report(allowed, key, &token.fingerprint) {
-            Reported::Replacing => self.tokens.token_other_than(allowed, key, &token.fingerprint).await,
-            Reported::TooSoon | Reported::Unknown => Ok(token),
-        }
-    }
 }
 
 impl Runs {
@@ -336,8 +288,8 @@ fn passed(name: &'static str, message: String) -> Check {
     Check { name, found: Found::Passed, message }
 }
 
-fn warned(name: &'static str, reason: Option<Reason>, message: String) -> Check {
-    Check { name, found: Found::Warned(reason), message }
+fn warned(name: &'static str, message: String) -> Check {
+    Check { name, found: Found::Warned, message }
 }
 
 fn failed(name: &'static str, reason: Reason, message: String) -> Check {

@@ -1,7 +1,7 @@
 //! Asking Azure DevOps: one list at a time for each connection, permissions a batch at a time.
 //!
-//! A list is made in a task of ours: who asks meanwhile waits for the same one, and who goes away does
-//! not waste it.
+//! A list is made in a task of ours: who asks meanwhile waits for the same one, if that is young enough for
+//! the wish, and who goes away does not waste it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::snapshot::Snapshot;
 use super::{Shared, TOKEN_TTL, gone};
+use crate::clock::Moment;
 use crate::connection::ConnectionKey;
 use crate::devops::{BATCH_LEN_MAX, DevopsError, Repository};
 use crate::ids::Organization;
@@ -22,27 +23,44 @@ use crate::tokens::{Reported, Token};
 /// The lists that are being made.
 #[derive(Default)]
 pub(super) struct Flights {
-    by_key: Mutex<HashMap<ConnectionKey, Landing>>,
+    by_key: Mutex<HashMap<ConnectionKey, Flight>>,
+}
+
+/// A list that is being made.
+#[derive(Clone)]
+struct Flight {
+    /// By the monotonic clock.
+    began: Duration,
+    landing: Landing,
 }
 
 type Landing = watch::Receiver<Option<Result<Arc<Snapshot>, Problem>>>;
 
 impl Shared {
-    /// The list that is being made for this connection, or a new one.
+    /// The list that is being made for this connection, or a new one: begun at most `max_age` before it
+    /// was `asked` for.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         allowed: &Allowed,
         key: &ConnectionKey,
+        asked: Moment,
+        max_age: Duration,
     ) -> Result<Arc<Snapshot>, Problem> {
-        let mut landing = self.board(allowed, key)?;
-        let landed = landing.wait_for(Option::is_some).await.map_err(|_| lost())?;
+        let mut flight = self.board(allowed, key)?;
+        if max_age < asked.monotonic.saturating_sub(flight.began) {
+            // Two lists of one connection are not made at once. The next one began after we asked, whoever
+            // boards it first.
+            drop(flight.landing.wait_for(Option::is_some).await);
+            flight = self.board(allowed, key)?;
+        }
+        let landed = flight.landing.wait_for(Option::is_some).await.map_err(|_| lost())?;
         landed.clone().unwrap_or_else(|| Err(lost()))
     }
 
-    fn board(self: &Arc<Self>, allowed: &Allowed, key: &ConnectionKey) -> Result<Landing, Problem> {
+    fn board(self: &Arc<Self>, allowed: &Allowed, key: &ConnectionKey) -> Result<Flight, Problem> {
         let mut by_key = self.flights.by_key.lock().expect("no panic while held");
         // One that was lost tells nobody anything.
-        if let Some(flight) = by_key.get(key).filter(|flight| flight.has_changed().is_ok()) {
+        if let Some(flight) = by_key.get(key).filter(|flight| flight.landing.has_changed().is_ok()) {
             return Ok(flight.clone());
         }
         let Some(place) = self.parts.paces.list_place() else {
@@ -50,10 +68,10 @@ impl Shared {
             return Err(Problem::new(Reason::RateLimited, detail).retry_after(RETRY));
         };
         let (tell, landing) = watch::channel(None);
-        by_key.insert(key.clone(), landing.clone());
-        let flight = self.clone().fly(allowed.clone(), key.clone(), tell, place);
-        drop(self.parts.tasks.run(flight));
-        Ok(landing)
+        let flight = Flight { began: self.parts.clock.now().monotonic, landing };
+        by_key.insert(key.clone(), flight.clone());
+        drop(self.parts.tasks.run(self.clone().fly(allowed.clone(), key.clone(), tell, place)));
+        Ok(flight)
     }
 
     async fn fly(

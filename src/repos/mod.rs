@@ -209,13 +209,14 @@ impl Shared {
         key: &ConnectionKey,
         max_age: Duration,
     ) -> Result<(Arc<Snapshot>, Vec<Warning>), Refused> {
+        let asked = self.parts.clock.now();
         let standing = self.standing(allowed, key).await?;
         let held = self.snapshots.latest(key).filter(|held| !max_age.is_zero() && held.fits(&standing));
         let now = self.parts.clock.now();
         if let Some(held) = held.as_ref().filter(|held| held.age(now) <= max_age) {
             return Ok((held.clone(), Vec::new()));
         }
-        match self.fetch(allowed, key).await {
+        match self.fetch(allowed, key, asked, max_age).await {
             // Else it was linked anew meanwhile, and the list is of who was linked before, or after.
             Ok(made) if made.fits(&standing) => Ok((made, Vec::new())),
             Ok(_) => Err(gone()),

@@ -71,6 +71,39 @@ async fn many_who_ask_at_once_share_one_list() {
     assert_eq!(app.devops_requests() - before, 2, "one list, one batch of permissions");
 }
 
+/// A list that was begun before somebody asked for a new one is not what they asked for.
+#[tokio::test]
+async fn who_wants_a_list_made_anew_is_not_answered_by_one_begun_before() {
+    let app = TestApp::linked().await;
+    let before = app.devops_requests();
+    app.fault(Fault::DevopsHold { path: Some("git/repositories".into()), count: Some(1) });
+    let job = app.job_runner().await;
+    let ask = |request: pb::ListReadableReposRequest| {
+        let job = job.clone();
+        tokio::spawn(async move { job.repos_page(request).await.unwrap() })
+    };
+    let first = ask(list_request());
+    app.emulator.wait_held(1).await;
+    // What is asked from here on is not in the list that is held.
+    app.advance(Duration::from_secs(7));
+    app.change(generated(5));
+    let anew: Vec<_> = (0..10).map(|_| ask(at_most(Duration::ZERO))).collect();
+    // Each of them is in the broker before the list arrives: another caller's token says so.
+    for _ in 0..10 {
+        job.token().await.unwrap();
+    }
+
+    app.emulator.release_held();
+
+    let first = first.await.unwrap();
+    for listed in anew {
+        let listed = listed.await.unwrap();
+        assert_eq!(listed.as_of.unwrap().seconds - first.as_of.unwrap().seconds, 7);
+        assert!(first.repos.len() < listed.repos.len());
+    }
+    assert!(app.devops_requests() - before <= 4, "two lists, a batch of permissions each");
+}
+
 /// P7: however the second list fails, the first is shown with its time, or an error; never a part of one.
 #[tokio::test]
 async fn a28_while_azure_devops_fails_the_last_list_is_shown_with_its_time() {

@@ -25,6 +25,7 @@ mod link_return;
 mod link_verify;
 mod pages;
 mod policy;
+mod public_urls;
 mod reflection_health;
 mod refresh;
 mod release;

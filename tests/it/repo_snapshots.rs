@@ -135,6 +135,30 @@ async fn a28_while_azure_devops_fails_the_last_list_is_shown_with_its_time() {
     assert!(first.as_of.unwrap().seconds < listed.as_of.unwrap().seconds && codes(&listed).is_empty());
 }
 
+/// A page with success is a sign-in (azure.md 3.8), whoever wrote it: its token is replaced once, and then
+/// nothing of before is shown to an identity that may be nobody's any more.
+#[tokio::test]
+async fn a28_a_page_instead_of_a_list_is_a_refused_token_also_where_a_list_is_held() {
+    for status in [200, 203] {
+        let app = TestApp::linked().await;
+        let job = app.job_runner().await;
+        job.repos_page(list_request()).await.unwrap();
+        app.advance(Duration::from_mins(6));
+        app.fault(Fault::DevopsOutage { status: Some(status), count: Some(1) });
+        let replaced = job.repos_page(list_request()).await.unwrap();
+        assert_eq!((replaced.repos.len(), codes(&replaced)), (3, Vec::new()), "{status}");
+        assert_eq!(app.refreshes().len(), 1, "{status}");
+
+        app.advance(Duration::from_mins(6));
+        app.fault(Fault::DevopsOutage { status: Some(status), count: Some(2) });
+        assert_refused(job.repos_page(list_request()).await, Code::FailedPrecondition, "NOT_A_MEMBER");
+
+        let anew = job.repos_page(list_request()).await.unwrap();
+        assert_eq!((anew.repos.len(), codes(&anew)), (3, Vec::new()), "{status}");
+        assert!(replaced.as_of.unwrap().seconds < anew.as_of.unwrap().seconds);
+    }
+}
+
 /// The same with nothing to show: an error each time.
 #[tokio::test]
 async fn a28_a_first_list_that_breaks_off_is_an_error() {

@@ -7,17 +7,24 @@ use azdo_broker::pb;
 use azure_emulator::Fault;
 use tonic::Code;
 
-use crate::support::{TestApp, assert_refused};
+use crate::import::{grant_from_elsewhere, import, item};
+use crate::support::{PATIENCE, TestApp, assert_refused, service_user};
 
 const PAST_EXPIRY: Duration = Duration::from_hours(2);
 const SVC: &str = "svc@contoso.com";
 
-/// A linked broker that is told how its identity provider is, which is so.
-async fn strict() -> TestApp {
+/// A broker that is told how its identity provider is, which is so.
+async fn strict_and_not_linked() -> TestApp {
     let mut app = TestApp::start().await;
     app.files.entra_keys = "rotation = \"strict\"";
     app.restart().await;
     app.fault(Fault::StrictRotation {});
+    app
+}
+
+/// The same with a service user whose token has run out.
+async fn strict() -> TestApp {
+    let app = strict_and_not_linked().await;
     app.link(SVC).await;
     app.advance(PAST_EXPIRY);
     app
@@ -84,6 +91,84 @@ async fn a_loss_is_listed_though_a_lease_was_left_behind() {
     let listed = operator.connections().list_connections(request).await.unwrap().into_inner();
 
     assert_eq!(listed.connections[0].state(), pb::ConnectionState::NeedsRelink);
+}
+
+/// Whoever waited goes away; the request is out, and what it brings is kept (P4).
+#[tokio::test]
+async fn a_grant_that_hangs_at_entra_is_sent_once_though_nobody_waits_for_it() {
+    let app = strict().await;
+    app.fault(Fault::EntraHang { count: Some(1) });
+    let job = app.job_runner().await;
+    let waiting = tokio::spawn({
+        let job = job.clone();
+        async move { job.token().await }
+    });
+    app.emulator.wait_held(1).await;
+    waiting.abort();
+
+    app.emulator.release_held();
+
+    job.token().await.unwrap();
+    assert_eq!(app.refreshes().len(), 1);
+    assert_no_grant_came_twice(&app);
+}
+
+/// Nobody knows whether it was heard; a real deadline passes here.
+#[tokio::test]
+async fn a_grant_that_entra_never_answers_is_lost() {
+    let app = strict().await;
+    app.fault(Fault::EntraHang { count: None });
+    let (operator, job) = (app.operator().await, app.job_runner().await);
+    // As long as a caller waits, the broker waits for Entra.
+    assert_refused(job.token().await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+
+    let state = async || operator.connection().await.unwrap().state();
+    let told = async { while state().await != pb::ConnectionState::NeedsRelink {} };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+
+    let status = assert_refused(job.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+    assert!(status.message().contains("was lost"), "{}", status.message());
+    app.emulator.release_held();
+    app.advance(Duration::from_hours(24 * 8));
+    assert_refused(job.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+    assert!(app.refreshes().len() <= 1, "nothing is sent again");
+}
+
+/// What the proof's refresh brought is kept while the membership cannot be asked.
+#[tokio::test]
+async fn the_proof_of_an_import_sends_its_grant_once_however_often_it_is_interrupted() {
+    let mut app = strict_and_not_linked().await;
+    let grant = grant_from_elsewhere(&app, SVC).await;
+    import(&app.operator().await, vec![item(service_user(), &grant)], false).await;
+    app.fault(Fault::DevopsOutage { status: Some(503), count: Some(2) });
+    for _ in 0..2 {
+        let answer = app.operator().await.token().await;
+        assert_refused(answer, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        app.restart().await;
+        app.advance(Duration::from_mins(11));
+    }
+
+    let token = app.operator().await.token().await.unwrap();
+
+    assert_eq!(token.identity.unwrap().login, SVC);
+    assert_eq!(app.refreshes().len(), 1, "one refresh proved it");
+    assert_no_grant_came_twice(&app);
+}
+
+#[tokio::test]
+async fn an_import_whose_proof_was_lost_is_told_as_lost_and_not_tried_again() {
+    let app = strict_and_not_linked().await;
+    let operator = app.operator().await;
+    let grant = grant_from_elsewhere(&app, SVC).await;
+    import(&operator, vec![item(service_user(), &grant)], false).await;
+    app.fault(Fault::EntraCut { count: Some(1) });
+
+    assert_refused(operator.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+
+    assert_eq!(operator.connection().await.unwrap().state(), pb::ConnectionState::NeedsRelink);
+    app.advance(Duration::from_hours(24 * 8));
+    assert_refused(operator.token().await, Code::FailedPrecondition, "RELINK_REQUIRED");
+    assert_eq!(app.refreshes().len(), 1, "nothing is sent again");
 }
 
 /// A gateway that heard nothing may have been heard itself.

@@ -26,7 +26,8 @@ pub(crate) const SECRET: &str = "emu8Q~acme-secret.value+one/x=";
 /// A directory with everything `serve` reads, and the authority that signs its callers.
 pub(crate) struct Files {
     folder: TempDir,
-    /// Keys of `[entra]` and `[devops]` that one test sets.
+    /// Keys of `[links]`, `[entra]` and `[devops]` that one test sets.
+    pub(crate) links_keys: &'static str,
     pub(crate) entra_keys: &'static str,
     pub(crate) devops_keys: &'static str,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -37,6 +38,7 @@ impl Files {
     pub(crate) fn make(emulator: &Emulator) -> Self {
         let files = Self {
             folder: tempfile::tempdir().unwrap(),
+            links_keys: "",
             entra_keys: "",
             devops_keys: "",
             authority: authority("platform"),
@@ -59,6 +61,7 @@ impl Files {
     pub(crate) fn write_config(&self, emulator: &Emulator, links_port: u16) {
         let text = CONFIG
             .replace("{links_port}", &links_port.to_string())
+            .replace("{links_keys}", self.links_keys)
             .replace("{entra_keys}", self.entra_keys)
             .replace("{devops_keys}", self.devops_keys)
             .replace("{browser}", &emulator.browser_url())
@@ -159,6 +162,8 @@ key = "tls.key"
 client_ca = "ca.crt"
 
 [links]
+{links_keys}
+
 [[links.return_target]]
 name = "settings"
 url = "/settings/azure-devops"

@@ -6,11 +6,20 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::{ANALYTICS, Job, OTHER_ORGANIZATION};
+use azure_emulator::Fault;
 
+use crate::support::{ANALYTICS, Job, OTHER_ORGANIZATION, Way, until};
+
+/// With the git of today and with older ones: a bearer token, or a user name and a password.
 #[tokio::test]
 async fn a52_a_clone_beside_a_storing_helper_leaves_no_token_on_disk() {
-    let job = Job::ready().await;
+    for way in Way::all() {
+        clones_and_leaves_no_token_on_disk(way).await;
+    }
+}
+
+async fn clones_and_leaves_no_token_on_disk(way: Way) {
+    let job = Job::that_asks(way.clone()).await;
     job.git(&["config", "--global", "credential.helper", "store"]).await.done();
     job.set_up().await;
 
@@ -20,17 +29,38 @@ async fn a52_a_clone_beside_a_storing_helper_leaves_no_token_on_disk() {
         ("https://contoso.visualstudio.com/Data%20Platform/_git/analytics", "old-host"),
     ] {
         job.git(&["clone", "--quiet", url, folder]).await.done();
-        assert!(job.home.path().join(folder).join("models/orders.sql").exists());
+        assert!(job.home.path().join(folder).join("models/orders.sql").exists(), "{way:?}");
     }
     job.git(&["-C", "clone", "fetch", "--quiet"]).await.done();
 
+    assert_eq!(job.schemes().into_iter().collect::<Vec<_>>(), [way.scheme], "{way:?}");
     let tokens = job.given.requests_for_users().into_iter().filter_map(|request| request.access_token);
     let tokens: Vec<_> = tokens.collect();
-    assert_eq!(tokens.len(), 1, "one token for all of it");
-    assert!(!job.home.path().join(".git-credentials").exists(), "the storing helper was told");
-    assert!(!holds(job.home.path(), &tokens[0]), "the token is on disk");
+    assert_eq!(tokens.len(), 1, "one token for all of it: {way:?}");
+    assert!(!job.home.path().join(".git-credentials").exists(), "the storing helper was told: {way:?}");
+    assert!(!holds(job.home.path(), &tokens[0]), "the token is on disk: {way:?}");
     std::fs::write(job.home.path().join("clone/canary"), format!("x{}x", tokens[0])).unwrap();
     assert!(holds(job.home.path(), &tokens[0]), "the search would find nothing");
+}
+
+/// git tells the helper that a token was refused, in the words of its time; the broker replaces it.
+#[tokio::test]
+async fn a_token_that_azure_devops_refuses_is_told_to_the_broker_and_replaced() {
+    for way in Way::all() {
+        let job = Job::that_asks(way.clone()).await;
+        job.set_up().await;
+        job.given.emulator.fault(Fault::NotAuthorized { count: Some(1) });
+
+        assert_ne!(job.git(&["clone", "--quiet", ANALYTICS, "refused"]).await.code, Some(0), "{way:?}");
+
+        until("a refresh", async || {
+            let mut requests = job.given.requests_for_users().into_iter();
+            requests.find(|request| request.grant_type == "refresh_token")
+        })
+        .await;
+        job.git(&["clone", "--quiet", ANALYTICS, "clone"]).await.done();
+        assert_eq!(job.schemes().into_iter().collect::<Vec<_>>(), [way.scheme], "{way:?}");
+    }
 }
 
 #[tokio::test]

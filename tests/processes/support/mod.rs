@@ -6,6 +6,7 @@ mod home;
 mod job;
 mod run;
 mod wait;
+mod way;
 
 pub(crate) use broker::Broker;
 pub(crate) use given::Given;
@@ -13,6 +14,7 @@ pub(crate) use home::Home;
 pub(crate) use job::{ANALYTICS, Job, OTHER_ORGANIZATION};
 pub(crate) use run::{AZDO_BROKER, HELPER, Ran, run, run_with_input, tool};
 pub(crate) use wait::{PATIENCE, until};
+pub(crate) use way::Way;
 
 /// The account of all tests, and what the emulator's example world knows of its app.
 pub(crate) const ACCOUNT: &str = "acme";

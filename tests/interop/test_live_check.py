@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 import requests
@@ -86,18 +87,33 @@ def expired_token(fault, app, code_flow, world, tmp_path):
     return {"LIVE_CHECK_EXPIRED_TOKEN_FILE": str(tmp_path / "expired")}
 
 
+@pytest.fixture
+def a_secret_close_to_its_expiry(over_socket):
+    def tell(days):
+        over_socket.call(
+            "Integrations/AddClientCredential", account_id="acme", client_secret=SECRET,
+            client_secret_expires_at={"seconds": int(time.time()) + days * 86400},
+        )
+
+    tell(10)
+    yield
+    tell(700)
+
+
 def git_knows_authtype():
     found = subprocess.run(["git", "version"], capture_output=True, text=True, check=True).stdout.split()[2]
     return tuple(int(part) for part in found.split(".")[:2]) >= (2, 46)
 
 
 # First, because the broker lets nobody ask for its own checks more than once a minute.
-def test_the_emulator_passes_every_check(live_check, the_broker, the_app, expired_token):
+def test_the_emulator_passes_every_check(live_check, the_broker, the_app, expired_token, a_secret_close_to_its_expiry):
     report = live_check(**the_broker, **the_app, **expired_token)
     assert report.status == 0, report.text
     assert report.all_that("skipped") == (set() if git_knows_authtype() else {"10c"}), report.text
     numbers = "0 1a 1b 1c 2 3 4 5 6a 6b 7a 7b 7c 8 9 10a 10b 10c 10d 10e 10f 11 12".split()
     assert set(report.lines) == set(numbers)
+    # What doctor only warns of is told, and fails nothing.
+    assert report.lines["0"].endswith("warnings: client_credential"), report.text
 
 
 def test_nothing_it_prints_is_a_secret_or_a_token(live_check, the_broker, the_app, expired_token, world):

@@ -10,9 +10,10 @@
 //!    we then ask (threat T10). Only the signing keys are fetched.
 //! 4. No error shows an upstream's text: only the numeric code and the request id.
 //!
-//! Nothing is retried or remembered here but signing keys; pauses, confirmation of verdicts and the
-//! choice of the client credential belong to the floors above.
+//! Nothing is remembered here but signing keys, and nothing retried but what [`again`] says; pauses,
+//! confirmation of verdicts and the choice of the client credential belong to the floors above.
 
+mod again;
 mod authorize;
 mod certificate;
 mod discovery;
@@ -183,7 +184,8 @@ impl Entra {
         verifier: &PkceVerifier,
         redirect_uri: &Url,
     ) -> Result<Answered, EntraError> {
-        self.ask(app, &token::Grant::Code { code, verifier, redirect_uri }).await
+        let grant = token::Grant::Code { code, verifier, redirect_uri };
+        self.ask(app, &grant, token::DEADLINE).await
     }
 
     /// Checks who signed in (azure.md 2.4, threat T17).
@@ -204,8 +206,14 @@ impl Entra {
         id_token::verify(unverified, &key, expected, &issuer, self.clock.now().wall)
     }
 
-    async fn ask(&self, app: &App<'_>, grant: &token::Grant<'_>) -> Result<Answered, EntraError> {
-        token::ask(&self.outgoing, &self.config.authority, self.clock.now().wall, app, grant).await
+    async fn ask(
+        &self,
+        app: &App<'_>,
+        grant: &token::Grant<'_>,
+        deadline: Duration,
+    ) -> Result<Answered, EntraError> {
+        let reach = token::Reach { outgoing: &self.outgoing, authority: &self.config.authority, deadline };
+        token::ask(&reach, self.clock.now().wall, app, grant).await
     }
 
     fn browser_authority(&self) -> &Url {
@@ -216,11 +224,16 @@ impl Entra {
 #[async_trait]
 impl TokenEndpoint for Entra {
     async fn refresh(&self, app: &App<'_>, token: &RefreshToken) -> Result<Answered, EntraError> {
-        self.ask(app, &token::Grant::Refresh(token)).await
+        let grant = token::Grant::Refresh(token);
+        match self.config.rotation {
+            Rotation::Lenient => self.ask_twice(app, &grant).await,
+            // Whatever the answer was, the grant may be used up.
+            Rotation::Strict => self.ask(app, &grant, token::DEADLINE).await,
+        }
     }
 
     async fn client_credentials(&self, app: &App<'_>) -> Result<Answered, EntraError> {
-        self.ask(app, &token::Grant::ClientCredentials).await
+        self.ask_twice(app, &token::Grant::ClientCredentials).await
     }
 
     fn rotation(&self) -> Rotation {

@@ -172,6 +172,40 @@ async fn a_revoked_user_must_link_again_and_that_mends_it() {
     assert_eq!(operator.connection().await.unwrap().failure, None);
 }
 
+/// A moment of outage costs a caller a second, not the call (azure.md 1.10).
+#[tokio::test]
+async fn a_refresh_that_meets_a_moment_of_outage_is_sent_once_more_within_the_call() {
+    let app = TestApp::linked().await;
+    let job = app.job_runner().await;
+    app.advance(PAST_EXPIRY);
+    app.fault(Fault::EntraOutage { status: Some(503), retry_after: None, count: Some(1) });
+
+    app.as_seconds_pass(job.token()).await.unwrap();
+
+    let refreshes = app.refreshes();
+    assert_eq!((refreshes.len(), &refreshes[0].rt_used), (2, &refreshes[1].rt_used));
+    let waited = refreshes[1].time.as_second() - refreshes[0].time.as_second();
+    assert!(1 <= waited, "{waited} s");
+    assert_eq!(app.operator().await.connection().await.unwrap().failure, None);
+}
+
+/// Once: the next attempt is the refresher's, after a pause.
+#[tokio::test]
+async fn an_outage_that_lasts_or_tells_its_wait_is_not_asked_again_within_the_call() {
+    for (retry_after, requests) in [(None, 2), (Some(3), 1)] {
+        let app = TestApp::linked().await;
+        let job = app.job_runner().await;
+        app.advance(PAST_EXPIRY);
+        app.fault(Fault::EntraOutage { status: Some(503), retry_after, count: None });
+
+        let refused = app.as_seconds_pass(job.token()).await;
+
+        let status = assert_refused(refused, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        assert!(status.get_error_details().retry_info().is_some());
+        assert_eq!(app.refreshes().len(), requests);
+    }
+}
+
 /// Finding 2, design 6.7: throttling that looks like a refused grant is throttling.
 #[tokio::test]
 async fn throttling_that_looks_like_a_refused_grant_ends_nothing() {

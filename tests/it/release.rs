@@ -223,7 +223,8 @@ async fn an_outage_of_entra_costs_no_read_while_the_token_lasts() {
 
     read_through_an_outage(&app, &job).await;
 
-    let status = assert_refused(job.token().await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+    let refused = app.as_seconds_pass(job.token()).await;
+    let status = assert_refused(refused, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
     assert!(status.get_error_details().retry_info().unwrap().retry_delay.is_some());
     app.emulator.clear_faults();
     ask_again_when_told(&app, &job).await;

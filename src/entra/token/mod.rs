@@ -30,13 +30,20 @@ pub(super) enum Grant<'a> {
     ClientCredentials,
 }
 
+/// The way to Entra, and how long it may take.
+pub(super) struct Reach<'a> {
+    pub(super) outgoing: &'a Outgoing,
+    pub(super) authority: &'a Url,
+    pub(super) deadline: Duration,
+}
+
 pub(super) async fn ask(
-    outgoing: &Outgoing,
-    authority: &Url,
+    reach: &Reach<'_>,
     now: Timestamp,
     app: &App<'_>,
     grant: &Grant<'_>,
 ) -> Result<Answered, EntraError> {
+    let Reach { outgoing, authority, deadline } = *reach;
     let endpoint = under(authority, &[app.tenant.as_str(), "oauth2", "v2.0", "token"]);
     let signed = match &app.proof {
         Proof::Certificate { fingerprint, key } => {
@@ -54,7 +61,8 @@ pub(super) async fn ask(
         .header("client-request-id", make_random_guid())
         .header("return-client-request-id", "true")
         .form(&form(app, grant, &scope, signed.as_ref()));
-    let mut answered = read(&outgoing.send(request, LIMITS).await?)?;
+    let limits = Limits { deadline, body_bytes_max: BODY_BYTES_MAX };
+    let mut answered = read(&outgoing.send(request, limits).await?)?;
     if let Grant::ClientCredentials = grant {
         // Entra names none here (azure.md 1.4), and nothing less can be had.
         answered.scopes = vec![scope];
@@ -162,9 +170,10 @@ pub fn unverified_object_id(token: &AccessToken) -> Option<ObjectId> {
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The deadline is shorter than the lease of a refresh (design.md 6.1); the size is far above any
-/// real answer (threat T10).
-const LIMITS: Limits = Limits { deadline: Duration::from_secs(10), body_bytes_max: 1024 * 1024 };
+/// Shorter than the lease of a refresh (design.md 6.1).
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// Far above any real answer (threat T10).
+const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longer than what Entra gives users (azure.md 2.1), and short enough that a wrong number does no harm.
 const LIFETIME_MAX: Duration = Duration::from_hours(24);
 

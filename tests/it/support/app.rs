@@ -170,6 +170,21 @@ impl TestApp {
         Client::over_tls(self.tcp, self.files.tls_of(Some(spiffe_id))).await.unwrap()
     }
 
+    /// What `asking` comes to while seconds pass, for what waits on the clock in the middle of a call. All of
+    /// them together are shorter than a lease.
+    pub(crate) async fn as_seconds_pass<T>(&self, asking: impl Future<Output = T>) -> T {
+        let mut asking = std::pin::pin!(asking);
+        let mut looks = tokio::time::interval(SECOND_EVERY);
+        for _ in 0..SECONDS_MAX {
+            tokio::select! {
+                biased;
+                came = &mut asking => return came,
+                _ = looks.tick() => self.advance(Duration::from_secs(1)),
+            }
+        }
+        tokio::time::timeout(PATIENCE, asking).await.unwrap()
+    }
+
     /// Lets the refresher look what is due until the answer is yes.
     ///
     /// All ticks together are shorter than a lease: time that ran ahead of what is in flight would
@@ -219,6 +234,8 @@ async fn serve(files: &Files, clock: &Arc<ManualClock>) -> (Addresses, DropGuard
 /// No value a test waits for takes this long, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+const SECOND_EVERY: Duration = Duration::from_millis(100);
+const SECONDS_MAX: usize = 10;
 /// A little more than how often the refresher asks what is due.
 const TICK: Duration = Duration::from_secs(3);
 /// What is due may become so a moment after the first tick: a use is written down off the path.

@@ -10,6 +10,7 @@ use crate::call::{Answer, Call, Door, text, value_of};
 use crate::hosts::{self, Role};
 use crate::record::Recorded;
 use crate::state::Shared;
+use crate::switches::{self, Place};
 use crate::{control, devops, entra, random};
 
 /// Answers a request and keeps a record of it. Control calls are not recorded.
@@ -37,26 +38,55 @@ fn date(shared: &Shared) -> Option<HeaderValue> {
 }
 
 async fn route(shared: &Shared, mut call: Call) -> Answer {
-    match call.door {
-        Door::Browser => entra::answer_browser(shared, &call),
-        Door::Proxy => match hosts::role(&call.host) {
+    let role = role(&mut call);
+    let answering = async {
+        match role {
+            Some(Role::Entra) if call.door == Door::Browser => entra::answer_browser(shared, &call),
             Some(Role::Entra) => entra::answer(shared, &call).await,
-            Some(Role::Devops) => devops::answer(shared, &call).await,
+            Some(Role::Devops | Role::LegacyDevops(_)) => devops::answer(shared, &call).await,
             Some(Role::Profile) => devops::answer_profile(shared, &call),
-            Some(Role::LegacyDevops(organization)) => {
-                call.segments.insert(0, organization);
-                if call.segments.get(1).is_some_and(|part| part == "DefaultCollection") {
-                    call.segments.remove(1);
-                }
-                devops::answer(shared, &call).await
-            }
             None => text(404, "no such host\n"),
-        },
-        Door::Https | Door::Control => match call.segments().as_slice() {
-            [_, "oauth2" | "v2.0" | "discovery", ..] => entra::answer(shared, &call).await,
-            ["_apis", ..] => devops::answer_profile(shared, &call),
-            _ => devops::answer(shared, &call).await,
-        },
+        }
+    };
+    switches::at(place(shared, role.as_ref(), &call), answering).await
+}
+
+/// Which service is meant. A legacy host's organization becomes the first segment, as elsewhere.
+fn role(call: &mut Call) -> Option<Role> {
+    let role = match call.door {
+        Door::Browser => Some(Role::Entra),
+        Door::Proxy => hosts::role(&call.host),
+        Door::Https | Door::Control => Some(match call.segments().as_slice() {
+            [_, "oauth2" | "v2.0" | "discovery", ..] => Role::Entra,
+            ["_apis", ..] => Role::Profile,
+            _ => Role::Devops,
+        }),
+    };
+    if let Some(Role::LegacyDevops(organization)) = &role {
+        call.segments.insert(0, organization.clone());
+        if call.segments.get(1).is_some_and(|part| part == "DefaultCollection") {
+            call.segments.remove(1);
+        }
+    }
+    role
+}
+
+fn place(shared: &Shared, role: Option<&Role>, call: &Call) -> Place {
+    let now = shared.clock.now();
+    let Some(first) = call.segments.first() else { return Place { now, ..Place::default() } };
+    match role {
+        Some(Role::Entra) => {
+            let mut names = vec![first.clone()];
+            if let Some(tenant) = shared.state().world.tenant(first) {
+                names.push(tenant.id.clone());
+                names.extend(tenant.domains.iter().cloned());
+            }
+            Place { tenant: names, now, ..Place::default() }
+        }
+        Some(Role::Devops | Role::LegacyDevops(_)) => {
+            Place { organization: Some(first.clone()), now, ..Place::default() }
+        }
+        Some(Role::Profile) | None => Place { now, ..Place::default() },
     }
 }
 

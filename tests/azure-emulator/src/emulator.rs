@@ -25,6 +25,7 @@ use crate::fault::Fault;
 use crate::keys::Keys;
 use crate::record::{Recorded, TokenRequest};
 use crate::state::{Parts, Shared};
+use crate::switches::{Switch, Within};
 use crate::world::World;
 use crate::{dispatch, seeding, signin};
 
@@ -181,7 +182,12 @@ impl Emulator {
     }
 
     pub fn fault(&self, fault: Fault) {
-        self.shared.fault(fault);
+        self.shared.switch(fault.into());
+    }
+
+    /// Turns a switch on for one tenant or organization, or for a while.
+    pub fn fault_within(&self, within: Within, fault: Fault) {
+        self.shared.switch(Switch { fault, within });
     }
 
     /// Turns all switches off; requests that wait go on.

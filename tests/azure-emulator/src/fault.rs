@@ -1,4 +1,4 @@
-//! The switches that make the emulator misbehave, and the list of those which are on.
+//! The switches that make the emulator misbehave. Which of them are on, where and until when: `switches`.
 //!
 //! A switch with a `count` turns itself off after that many answers; the others stay until the
 //! faults are cleared. State changes (`user.disable` and so on) are not undone by clearing.
@@ -265,7 +265,7 @@ impl Fault {
         Self::EntraError { code, error, suberror, claims, http, count: Some(1) }
     }
 
-    fn count(&self) -> Option<u32> {
+    pub(crate) fn count(&self) -> Option<u32> {
         match self {
             Self::EntraError { count, .. }
             | Self::EntraThrottle { count, .. }
@@ -312,71 +312,9 @@ impl Fault {
     }
 }
 
-/// The switches that are on, oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<Active>);
-
-#[derive(Debug)]
-struct Active {
-    fault: Fault,
-    left: Option<u32>,
-}
-
-impl Faults {
-    pub(crate) fn switch_on(&mut self, fault: Fault) {
-        let left = fault.count();
-        if left != Some(0) {
-            self.0.push(Active { fault, left });
-        }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Switches off those that match.
-    pub(crate) fn remove(&mut self, matches: impl Fn(&Fault) -> bool) {
-        self.0.retain(|active| !matches(&active.fault));
-    }
-
-    /// The newest switch that matches, without using it up.
-    pub(crate) fn find(&self, matches: impl Fn(&Fault) -> bool) -> Option<&Fault> {
-        self.0.iter().rev().map(|active| &active.fault).find(|fault| matches(fault))
-    }
-
-    /// The oldest switch that matches, used once.
-    pub(crate) fn take(&mut self, matches: impl Fn(&Fault) -> bool) -> Option<Fault> {
-        let index = self.0.iter().position(|active| matches(&active.fault))?;
-        let active = &mut self.0[index];
-        let fault = active.fault.clone();
-        if let Some(left) = &mut active.left {
-            *left -= 1;
-            if *left == 0 {
-                self.0.remove(index);
-            }
-        }
-        Some(fault)
-    }
-
-    pub(crate) fn all(&self) -> Vec<Fault> {
-        self.0.iter().map(|active| active.fault.clone()).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_counted_switch_turns_itself_off() {
-        let mut faults = Faults::default();
-        faults.switch_on(Fault::EntraHtml { count: Some(2) });
-        let is_html = |fault: &Fault| matches!(fault, Fault::EntraHtml { .. });
-
-        assert!(faults.take(is_html).is_some());
-        assert!(faults.take(is_html).is_some());
-        assert!(faults.take(is_html).is_none());
-    }
 
     #[test]
     fn a_switch_is_named_as_in_the_contract() {

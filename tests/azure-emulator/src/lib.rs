@@ -36,6 +36,7 @@ mod record;
 mod seeding;
 mod signin;
 mod state;
+mod switches;
 mod world;
 
 pub use authority::AuthorityError;
@@ -44,6 +45,7 @@ pub use emulator::{Emulator, Options, Ports, StartError};
 pub use fault::{ChallengeKind, Fault};
 pub use random::fingerprint;
 pub use record::{Recorded, TokenRequest};
+pub use switches::Within;
 pub use world::{
     App, FederatedCredential, Generated, Licence, Member, Organization, Project, Repository, Secret,
     ServicePrincipal, Tenant, TrustedIssuer, User, World, WorldError,

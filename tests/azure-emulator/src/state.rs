@@ -15,11 +15,12 @@ use jiff::Timestamp;
 
 use crate::call::Call;
 use crate::clock::Clock;
-use crate::fault::{Fault, Faults};
+use crate::fault::Fault;
 use crate::gate::Gate;
 use crate::keys::Keys;
 use crate::random::Random;
 use crate::record::{Log, Recorded};
+use crate::switches::{Switch, Switches};
 use crate::world::{World, same};
 
 /// What every handler shares.
@@ -38,7 +39,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) world: World,
     pub(crate) random: Random,
-    pub(crate) faults: Faults,
+    pub(crate) faults: Switches,
     pub(crate) log: Log,
     pub(crate) codes: HashMap<String, Code>,
     pub(crate) refresh_tokens: HashMap<String, RefreshToken>,
@@ -118,7 +119,7 @@ impl Shared {
         let state = State {
             world: parts.world,
             random: Random::new(parts.seed),
-            faults: Faults::default(),
+            faults: Switches::default(),
             log: Log::default(),
             codes: HashMap::new(),
             refresh_tokens: HashMap::new(),
@@ -150,7 +151,7 @@ impl Shared {
     }
 
     /// Turns a switch on; those which change the state do so at once.
-    pub(crate) fn fault(&self, fault: Fault) {
+    pub(crate) fn switch(&self, Switch { fault, within }: Switch) {
         let now = self.clock.now();
         let mut state = self.state();
         match fault {
@@ -174,7 +175,7 @@ impl Shared {
                 }
             }
             Fault::RotateKeys {} => self.keys.rotate(),
-            other => state.faults.switch_on(other),
+            fault => state.faults.switch_on(Switch { fault, within }, now),
         }
     }
 

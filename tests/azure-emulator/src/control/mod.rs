@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 pub use self::change::Change;
 use crate::call::{Answer, Call, answer as make_answer, json as answer_json};
-use crate::fault::Fault;
 use crate::random::fingerprint;
 use crate::state::{Shared, Subject};
+use crate::switches::Switch;
 use crate::{dispatch, signin};
 
 pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
@@ -24,9 +24,12 @@ pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
             shared.state().log.clear();
             done()
         }
-        ("GET", ["_emu", "faults"]) => answer_json(200, &json!({ "faults": shared.state().faults.all() })),
-        ("POST", ["_emu", "faults"]) => with_body(call, |faults: OneOrMany<Fault>| {
-            faults.into_vec().into_iter().for_each(|fault| shared.fault(fault));
+        ("GET", ["_emu", "faults"]) => {
+            let now = shared.clock.now();
+            answer_json(200, &json!({ "faults": shared.state().faults.all(now) }))
+        }
+        ("POST", ["_emu", "faults"]) => with_body(call, |switches: OneOrMany<Switch>| {
+            switches.into_vec().into_iter().for_each(|switch| shared.switch(switch));
             done()
         }),
         ("DELETE", ["_emu", "faults"]) => {

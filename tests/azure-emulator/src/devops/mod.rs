@@ -1,7 +1,7 @@
 //! Azure DevOps: REST and git of the organizations in the world.
 //!
-//! A call arrives as `/{org}/…`, also that of a legacy host. Deliberately absent: personal
-//! access tokens, the location service of the SDKs, and everything but code.
+//! A call arrives as `/{org}/…`, also that of a legacy host. Of the SDKs' location service there is what
+//! finds the routes ([`locations`]). Deliberately absent: personal access tokens, and everything but code.
 
 mod access;
 mod errors;

@@ -1,6 +1,11 @@
 //! The switches.
 
-use azure_emulator::Fault;
+use std::time::Duration;
+
+use azure_emulator::{Fault, Within};
+
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::support::{CLIENT, Given};
 
@@ -184,4 +189,49 @@ async fn a_used_refresh_token_is_revoked_when_rotation_is_strict() {
     let again = given.refresh(&refresh_token).await;
 
     assert_eq!((first.status, again.code()), (200, 50_173));
+}
+
+fn of_tenant(tenant: &str, seconds: Option<u64>) -> Within {
+    Within { tenant: Some(tenant.to_owned()), seconds, ..Within::default() }
+}
+
+#[tokio::test]
+async fn a_switch_for_one_tenant_and_a_while_leaves_the_others_and_ends() {
+    let given = Given::an_emulator().await;
+    let outage = || Fault::EntraOutage { status: Some(503), retry_after: None, count: None };
+    let refresh_token = given.tokens_of("svc@contoso.com").await.text("refresh_token");
+    let refresh = async || given.refresh(&refresh_token).await.status;
+
+    given.emulator.fault_within(of_tenant("fabrikam.com", None), outage());
+    assert_eq!(refresh().await, 200);
+    // By its domain, although requests name it by its id.
+    given.emulator.fault_within(of_tenant("contoso.com", Some(60)), outage());
+    assert_eq!(refresh().await, 503);
+    given.emulator.advance(Duration::from_secs(59));
+    assert_eq!(refresh().await, 503);
+    given.emulator.advance(Duration::from_secs(1));
+    assert_eq!(refresh().await, 200);
+}
+
+#[tokio::test]
+async fn a_switch_for_one_organization_leaves_entra_and_the_others() {
+    let given = Given::an_emulator().await;
+    let token = given.access_token_of("svc@contoso.com").await;
+    let list = async || {
+        let answer = given.get("/contoso/_apis/git/repositories", &token).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    let switch = |organization: &str| {
+        let within = json!({ "organization": organization });
+        json!({ "switch": "ado.5xx", "status": 503, "within": within })
+    };
+
+    given.control(Method::POST, "faults", &switch("northwind")).await;
+    assert_eq!(list().await, 200);
+    let answer = given.control(Method::POST, "faults", &switch("Contoso")).await;
+    assert_eq!((answer.status().as_u16(), list().await), (200, 503));
+
+    let shown = given.control(Method::GET, "faults", &Value::Null).await.text().await.unwrap();
+    assert!(shown.contains(r#""within":{"#) && shown.contains("Contoso"), "{shown}");
+    assert_eq!(given.tokens_of("svc@contoso.com").await.status, 200);
 }

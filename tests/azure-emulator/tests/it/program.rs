@@ -39,6 +39,26 @@ async fn the_program_tells_where_it_is_and_ends_on_sigterm() {
 }
 
 #[tokio::test]
+async fn the_help_says_what_it_is_how_to_reach_it_and_what_it_can_do() {
+    let output = Command::new(PROGRAM).arg("--help").output().await.unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for words in ["Azure DevOps REST", "HTTPS_PROXY", "/_emu/faults", "serve", "world-example"] {
+        assert!(help.contains(words), "{words}: {help}");
+    }
+
+    let output = Command::new(PROGRAM).args(["serve", "--help"]).output().await.unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for option in
+        ["--world", "--data-dir", "--control-port", "--allow-non-loopback", "--ready-file", "--seed"]
+    {
+        assert!(help.contains(option), "{option}: {help}");
+    }
+    let wrong = Command::new(PROGRAM).arg("srve").output().await.unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[tokio::test]
 async fn the_example_that_is_printed_can_be_served() {
     let output = Command::new(PROGRAM).arg("world-example").output().await.unwrap();
 

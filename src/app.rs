@@ -31,7 +31,7 @@ use crate::policy::Policy;
 use crate::release::Release;
 use crate::repos::{self, Repos};
 use crate::seal::{Keyring, KeyringError, Sealer};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StorePlace};
 use crate::tasks::Tasks;
 use crate::tls::{SocketError, SocketIncoming, TcpIncoming, Tls, TlsError, TlsReloader};
 use crate::tokens::{Refresh, Refresher, Tokens, tokens};
@@ -218,7 +218,7 @@ fn made_at(file: &std::path::Path) -> Option<jiff::Timestamp> {
 }
 
 async fn open_vault(
-    store: &std::path::Path,
+    store: &StorePlace,
     key_file: PathBuf,
     clock: Arc<dyn Clock>,
 ) -> Result<Vault, BuildError> {

@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Serve { config, log } => serve(&config, log),
         Command::Check { config } => done(offline::check(&config)),
-        Command::Store(StoreCommand::Init { config }) => done(offline::store_init(&config)),
+        Command::Store(StoreCommand::Init { config }) => in_runtime(offline::store_init(&config)),
         Command::Keys(KeysCommand::New { file }) => done(offline::keys_new(&file)),
         Command::Policy(PolicyCommand::Check { file }) => done(offline::policy_check(&file)),
         Command::Remote(command) => remote(&arguments.remote, command),
@@ -135,6 +135,13 @@ fn remote(global: &cli::GlobalArgs, command: cli::Command) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
     let mut console = cli::Console::new(global, &mut out, &mut err);
     runtime.block_on(cli::run(global, command, &mut console)).into()
+}
+
+fn in_runtime(work: impl Future<Output = Result<String, OfflineError>>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => done(runtime.block_on(work)),
+        Err(error) => fail(&format!("the runtime does not start: {error}"), FAILED),
+    }
 }
 
 fn done(outcome: Result<String, OfflineError>) -> ExitCode {

@@ -4,6 +4,7 @@
 //! make sense. Relative paths are relative to the file. Secrets are paths, never values.
 
 mod raw;
+mod store;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use crate::integrations::PublicUrls;
 use crate::links::ReturnTargets;
 use crate::outgoing::Limits;
 use crate::policy::Policy;
+use crate::store::StorePlace;
 use crate::tls::TlsFiles;
 use crate::tokens::RefreshConfig;
 
@@ -33,7 +35,7 @@ pub struct Config {
     pub tcp: Option<(SocketAddr, TlsFiles)>,
     pub links: SocketAddr,
     pub admin: SocketAddr,
-    pub store: PathBuf,
+    pub store: StorePlace,
     pub key_file: PathBuf,
     pub entra: EntraConfig,
     pub federated_sources: Sources,
@@ -64,7 +66,7 @@ pub struct Problems(Vec<String>);
 /// Only what `store init` and `keys new` need.
 #[derive(Debug)]
 pub struct Places {
-    pub store: PathBuf,
+    pub store: StorePlace,
     pub key_file: PathBuf,
 }
 
@@ -85,12 +87,16 @@ impl Config {
 impl Places {
     /// Reads the two paths, and complains about the rest of the file as [`Config::read`] would.
     pub fn read(path: &Path) -> Result<Self, Problems> {
-        let (sections, problems) = read_sections(path)?;
-        if !problems.0.is_empty() {
-            return Err(problems);
-        }
+        let (sections, mut problems) = read_sections(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
-        Ok(Self { store: base.join(sections.store.path), key_file: base.join(sections.keys.file) })
+        let ca_pem = sections.outgoing.ca_pem(base, &mut problems);
+        let store = sections.store.into_place(base, ca_pem.as_deref(), &mut problems);
+        match store {
+            Some(store) if problems.0.is_empty() => {
+                Ok(Self { store, key_file: base.join(sections.keys.file) })
+            }
+            _ => Err(problems),
+        }
     }
 }
 
@@ -141,11 +147,8 @@ impl raw::Sections {
         let (public_urls, return_targets) = self.links.into_config(problems);
         let proxy =
             self.outgoing.proxy.as_deref().and_then(|proxy| problems.check("outgoing.proxy", proxy.parse()));
-        let ca_pem = self
-            .outgoing
-            .ca_file
-            .as_ref()
-            .and_then(|file| problems.read_file("outgoing.ca_file", base, file));
+        let ca_pem = self.outgoing.ca_pem(base, problems);
+        let store = self.store.into_place(base, ca_pem.as_deref(), problems);
         let refresh = problems
             .check("refresh.tick", positive(self.refresh.tick))
             .map(|tick| RefreshConfig { concurrency: self.refresh.concurrency.get(), tick });
@@ -161,7 +164,7 @@ impl raw::Sections {
             tcp,
             links: links?,
             admin: admin?,
-            store: base.join(&self.store.path),
+            store: store?,
             key_file: base.join(&self.keys.file),
             entra: entra?,
             federated_sources,
@@ -259,6 +262,13 @@ impl raw::Entra {
             raw::Rotation::Strict => Rotation::Strict,
         };
         Some(EntraConfig { authority: authority?, browser_authority, rotation })
+    }
+}
+
+impl raw::Outgoing {
+    fn ca_pem(&self, base: &Path, problems: &mut Problems) -> Option<Vec<u8>> {
+        let file = self.ca_file.as_ref()?;
+        problems.read_file("outgoing.ca_file", base, file)
     }
 }
 

@@ -48,10 +48,15 @@ pub(super) struct Tls {
     pub(super) crl: Option<PathBuf>,
 }
 
+/// A file, or a database: never both.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub(super) struct Store {
-    pub(super) path: PathBuf,
+    pub(super) path: Option<PathBuf>,
+    pub(super) url: Option<String>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) connections: NonZeroUsize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -158,9 +163,17 @@ impl Default for Listen {
     }
 }
 
+pub(super) const STORE_PATH: &str = "azdo-broker.db";
+
 impl Default for Store {
     fn default() -> Self {
-        Self { path: "azdo-broker.db".into() }
+        Self {
+            path: None,
+            url: None,
+            password_file: None,
+            ca_file: None,
+            connections: NonZeroUsize::new(16).expect("is not zero"),
+        }
     }
 }
 

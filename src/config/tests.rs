@@ -16,7 +16,8 @@ const SOCKET: &str = "[[listen.socket]]\nname = \"jobs\"\npath = \"jobs.sock\"\n
 fn a_socket_is_enough() {
     let config = read(SOCKET).unwrap();
     assert_eq!(config.entra.authority.as_str(), "https://login.microsoftonline.com/");
-    assert!(config.store.is_absolute(), "relative paths are relative to the file");
+    let StorePlace::File(store) = config.store else { panic!("a file is the default") };
+    assert!(store.is_absolute(), "relative paths are relative to the file");
 }
 
 #[test]
@@ -69,7 +70,11 @@ fn the_example_configuration_is_good_and_shows_the_defaults() {
     let example = Config::read(&example).unwrap_or_else(|problems| panic!("{problems}"));
     let defaults = read(SOCKET).unwrap();
     assert_eq!((example.links, example.admin), (defaults.links, defaults.admin));
-    assert_eq!(example.store.file_name(), defaults.store.file_name());
+    let name = |place: &StorePlace| match place {
+        StorePlace::File(path) => path.file_name().map(ToOwned::to_owned),
+        StorePlace::Postgres(_) => None,
+    };
+    assert_eq!(name(&example.store), name(&defaults.store));
     assert_eq!(example.key_file.file_name(), defaults.key_file.file_name());
     assert_eq!(example.entra.authority, defaults.entra.authority);
     assert_eq!(example.devops.base, defaults.devops.base);
@@ -77,4 +82,33 @@ fn the_example_configuration_is_good_and_shows_the_defaults() {
     assert_eq!(example.in_flight_max, defaults.in_flight_max);
     assert_eq!(example.connection_age_max, defaults.connection_age_max);
     assert_eq!(example.sockets[0].mode, defaults.sockets[0].mode);
+}
+
+#[test]
+fn a_database_without_tls_off_this_machine_is_refused_with_what_to_do() {
+    let read_store = |store: &str| read(&format!("{SOCKET}[store]\n{store}\n"));
+    for (store, refusal) in [
+        (
+            "url = \"postgresql://u@db.example/d?sslmode=disable\"",
+            "store.url: asks for no TLS, and db.example is not on this machine: leave sslmode out, or give the server a certificate",
+        ),
+        (
+            "url = \"postgresql://u:p@localhost/d\"",
+            "store.url: holds a password: put it into the file that store.password_file names",
+        ),
+        (
+            "path = \"a\"\nurl = \"postgresql://u@localhost/d\"",
+            "store: has path and url: a store is in a file or in a database, not in both",
+        ),
+        ("password_file = \"p\"", "store.password_file: is for a PostgreSQL store: give its url"),
+        (
+            "url = \"postgresql://u@localhost/d\"\npassword_file = \"missing\"",
+            "store.password_file: cannot read",
+        ),
+    ] {
+        let problems = read_store(store).unwrap_err().to_string();
+        assert!(problems.starts_with(refusal), "{problems}");
+    }
+    let config = read_store("url = \"postgresql://u@db.example/d\"").unwrap();
+    assert_eq!(config.store.to_string(), "postgresql://u@db.example/d");
 }

@@ -8,7 +8,7 @@ use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::policy::{Policy, PolicyError};
 use crate::seal::Keyring;
 use crate::secret::make_random_text;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StorePlace};
 use crate::tls::{Tls, TlsError};
 
 /// Why an offline command did not do its work.
@@ -39,11 +39,14 @@ pub fn check(config: &Path) -> Result<String, OfflineError> {
     if let Some((_, files)) = &config.tcp {
         Tls::load(files.clone())?;
     }
-    if !config.store.exists() {
-        return Err(StoreError::NoStore(config.store).into());
+    // A database is not asked: this is offline.
+    if let StorePlace::File(path) = &config.store
+        && !path.exists()
+    {
+        return Err(StoreError::NoStore(config.store.to_string()).into());
     }
     let listeners = config.sockets.len() + usize::from(config.tcp.is_some());
-    Ok(format!("the configuration is good: {listeners} gRPC listeners, store {}", config.store.display()))
+    Ok(format!("the configuration is good: {listeners} gRPC listeners, store {}", config.store))
 }
 
 /// Checks a policy file alone.
@@ -61,11 +64,11 @@ pub fn keys_new(path: &Path) -> Result<String, OfflineError> {
 }
 
 /// Makes the store with its keyring. Never touches an existing one.
-pub fn store_init(config: &Path) -> Result<String, OfflineError> {
+pub async fn store_init(config: &Path) -> Result<String, OfflineError> {
     let places = Places::read(config).map_err(OfflineError::Config)?;
     let keys = KeyProvider::File(FileKey::open(&places.key_file)?);
     let store_id = make_random_text().parse().expect("base64url is a name");
     let wrapped = keys.wrap(crate::ids::StoreId::as_str(&store_id), &Keyring::generate().to_bytes());
-    Store::create(&places.store, &store_id, &wrapped)?;
-    Ok(format!("made the store {}", places.store.display()))
+    Store::create(&places.store, &store_id, &wrapped).await?;
+    Ok(format!("made the store {}", places.store))
 }

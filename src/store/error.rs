@@ -7,23 +7,22 @@ use crate::files::FileProblem;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("there is no store at {}: run `azdo-broker store init`", .0.display())]
-    NoStore(PathBuf),
-    #[error("{} exists already: a new store never replaces a file", .0.display())]
-    Exists(PathBuf),
+    #[error("there is no store at {0}: run `azdo-broker store init`")]
+    NoStore(String),
+    #[error("{0} exists already: a new store never replaces what is there")]
+    Exists(String),
     #[error(
         "another azdo-broker uses {}: stop it first, or give each process a store of its own", .0.display()
     )]
     InUse(PathBuf),
-    #[error("{} is not a store of azdo-broker: correct the path, or restore a backup", .0.display())]
-    NotAStore(PathBuf),
-    #[error("{0} is damaged ({what}): restore a backup", path.display())]
-    Damaged { path: PathBuf, what: String },
+    #[error("{0} is not a store of azdo-broker: correct the path, or restore a backup")]
+    NotAStore(String),
+    #[error("{place} is damaged ({what}): restore a backup")]
+    Damaged { place: String, what: String },
     #[error(
-        "{0} was written by a newer azdo-broker (schema {found}, this one knows {known}): run that one",
-        path.display()
+        "{place} was written by a newer azdo-broker (schema {found}, this one knows {known}): run that one"
     )]
-    Newer { path: PathBuf, found: i64, known: i64 },
+    Newer { place: String, found: i64, known: i64 },
     #[error("this build has SQLite {found}, which can corrupt stores: build with 3.51.3 or later")]
     OldSqlite { found: &'static str },
     #[error("{} allows no write-ahead log: a store needs a local file system", .0.display())]
@@ -32,12 +31,27 @@ pub enum StoreError {
     File(#[from] FileProblem),
     #[error("could not {doing} at {0}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("could not {doing}: no space is left for {0}", path.display())]
-    Full { doing: &'static str, path: PathBuf },
-    #[error("could not {doing}: another program keeps {0} locked", path.display())]
-    Busy { doing: &'static str, path: PathBuf },
+    #[error("could not {doing}: no space is left for {place}")]
+    Full { doing: &'static str, place: String },
+    #[error("could not {doing}: somebody else keeps {place} locked")]
+    Busy { doing: &'static str, place: String },
     #[error("could not {doing}")]
     Sqlite { doing: &'static str, source: rusqlite::Error },
+    #[error("could not {doing} at {place}")]
+    Postgres { doing: &'static str, place: String, source: tokio_postgres::Error },
+    #[error("could not {doing}: {place} cannot be reached: check that PostgreSQL runs and takes connections")]
+    Unreachable {
+        doing: &'static str,
+        place: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("could not {doing}: {place} did not answer within {within:?}")]
+    TooSlow { doing: &'static str, place: String, within: std::time::Duration },
+    #[error(
+        "{place} loses what it confirmed ({setting} is {value}): set it to on, or to remote_apply with standbys"
+    )]
+    Forgetful { place: String, setting: &'static str, value: String },
     #[error("could not {0}: the broker is shutting down")]
     ShuttingDown(&'static str),
 }

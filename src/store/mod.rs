@@ -15,6 +15,10 @@
 //! 5. A claim may come before `refresh_at` if somebody waits for it, never before `retry_at`.
 //! 6. What belongs together (a link, its connection, the links it ends) is written in one transaction.
 //! 7. "Not there" is `None`, never an error.
+//! 8. [`Store::commit`] repeated wins again: whoever did not hear the answer asks once more, with the same
+//!    write, and does not take its own success for somebody else's.
+//! 9. What other replicas change is told as [`News`], within a second where the store can be reached. A store
+//!    of one process has none.
 //!
 //! Times are of the store's clock; a load returns what that clock said. A store keeps *sealed* bytes
 //! and cannot open them: the columns beside them are an index, and whoever opens a record compares.
@@ -24,62 +28,114 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 mod error;
+mod postgres;
 mod rows;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 pub use error::StoreError;
+pub use postgres::{InvalidPlace, PostgresPlace};
 pub use rows::{
-    Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, IntegrationRow, LinkRow, LinkWrite, Loaded, Verdict,
+    Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, IntegrationRow, LinkRow, LinkWrite, Loaded, News,
+    Verdict,
 };
 
 use crate::clock::Clock;
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, Generation, LinkId, StoreId};
 use crate::reason::Reason;
-use sqlite::{Sqlite, connections, integrations, leases, links};
+use postgres::{Postgres, PostgresNews};
+use sqlite::Sqlite;
+
+/// Where a store is.
+#[derive(Clone, Debug)]
+pub enum StorePlace {
+    /// A file, for one process.
+    File(PathBuf),
+    /// A database, for any number of replicas.
+    Postgres(Box<PostgresPlace>),
+}
 
 /// The store of this process. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    sqlite: Sqlite,
+    backend: Backend,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+/// What others change in the store. Owned by one listener.
+pub struct StoreNews(Option<PostgresNews>);
+
+/// The same question to whichever store this is.
+macro_rules! ask {
+    ($store:ident.$question:ident($($argument:expr),*)) => {
+        match &$store.backend {
+            Backend::Sqlite(sqlite) => sqlite.$question($($argument),*).await,
+            Backend::Postgres(postgres) => postgres.$question($($argument),*).await,
+        }
+    };
 }
 
 impl Store {
     /// Makes a new store; refuses where anything exists already.
-    pub fn create(path: &Path, store_id: &StoreId, wrapped_keyring: &[u8]) -> Result<(), StoreError> {
-        sqlite::create(path, store_id, wrapped_keyring)
+    pub async fn create(place: &StorePlace, store_id: &StoreId, keyring: &[u8]) -> Result<(), StoreError> {
+        match place {
+            StorePlace::File(path) => sqlite::create(path, store_id, keyring),
+            StorePlace::Postgres(place) => postgres::create(place, store_id, keyring).await,
+        }
     }
 
-    /// Opens a store that exists, for this process alone. Leases of processes before it are void.
-    pub async fn open(path: &Path, clock: Arc<dyn Clock>, holder: &str) -> Result<Self, StoreError> {
-        let sqlite = Sqlite::open(path.to_owned(), clock, holder.to_owned()).await?;
-        Ok(Self { sqlite })
+    /// Opens a store that exists. One in a file is this process's alone: leases of processes before it are
+    /// void.
+    pub async fn open(place: &StorePlace, clock: Arc<dyn Clock>, holder: &str) -> Result<Self, StoreError> {
+        let holder = holder.to_owned();
+        let backend = match place {
+            StorePlace::File(path) => Backend::Sqlite(Sqlite::open(path.clone(), clock, holder).await?),
+            StorePlace::Postgres(place) => Backend::Postgres(Postgres::open(place, holder).await?),
+        };
+        Ok(Self { backend })
     }
 
     pub fn store_id(&self) -> &StoreId {
-        self.sqlite.store_id()
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.store_id(),
+            Backend::Postgres(postgres) => postgres.store_id(),
+        }
+    }
+
+    /// A listener for what others change from now on.
+    pub fn news(&self) -> StoreNews {
+        StoreNews(match &self.backend {
+            Backend::Sqlite(_) => None,
+            Backend::Postgres(postgres) => Some(postgres.news()),
+        })
     }
 
     pub async fn wrapped_keyring(&self) -> Result<Vec<u8>, StoreError> {
-        self.sqlite.read("read the keyring", |at| sqlite::wrapped_keyring(at.tx)).await
+        ask!(self.wrapped_keyring())
     }
 
     /// Proves by a write that the store can be written.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.sqlite.write("write to the store", sqlite::probe).await
+        ask!(self.probe())
     }
 
     /// Moves everything out of the write-ahead log, so that no replaced record stays in it.
     pub async fn compact(&self) -> Result<(), StoreError> {
-        self.sqlite.compact().await
+        ask!(self.compact())
     }
 }
 
@@ -87,12 +143,7 @@ impl Store {
 impl Store {
     /// The row of this key, tombstones included.
     pub async fn connection(&self, key: &ConnectionKey) -> Result<Loaded<Option<ConnectionRow>>, StoreError> {
-        let key = key.clone();
-        self.sqlite
-            .read("read a connection", move |at| {
-                Ok(Loaded { row: connections::load(at.tx, &key)?, store_now: at.now })
-            })
-            .await
+        ask!(self.connection(key))
     }
 
     /// The account's rows in the order of their role's text, from behind `after`, tombstones included.
@@ -101,28 +152,20 @@ impl Store {
         account: &AccountId,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
-        let (account, after) = (account.clone(), after.unwrap_or_default().to_owned());
-        self.sqlite
-            .read("list connections", move |at| {
-                Ok(Loaded { row: connections::list(at.tx, &account, &after, limit)?, store_now: at.now })
-            })
-            .await
+    ) -> Result<Vec<ConnectionRow>, StoreError> {
+        ask!(self.connections(account, after, limit))
     }
 
     /// Writes if the row still has the expected generation; lease, pause and failure end with it.
     pub async fn commit(&self, write: ConnectionWrite) -> Result<Cas, StoreError> {
         write.assert_grows();
-        self.sqlite.swap("write a connection", move |at| connections::commit(at.tx, &write)).await
+        ask!(self.commit(write))
     }
 
     /// Forgets pause and failure of the account's live connections that failed for this reason: what
     /// stood in their way is mended.
     pub async fn clear_pause(&self, account: &AccountId, reason: Reason) -> Result<(), StoreError> {
-        let account = account.clone();
-        self.sqlite
-            .write("resume connections", move |at| connections::clear_pause(at.tx, &account, reason))
-            .await
+        ask!(self.clear_pause(account, reason))
     }
 
     /// Makes refreshes due earlier, never later, where the generation is still the one seen.
@@ -130,24 +173,14 @@ impl Store {
         &self,
         pulls: Vec<(ConnectionKey, Generation, Timestamp)>,
     ) -> Result<(), StoreError> {
-        self.sqlite
-            .write("schedule refreshes", move |at| {
-                pulls.iter().try_for_each(|(key, generation, refresh_at)| {
-                    connections::pull_refresh(at.tx, key, *generation, *refresh_at)
-                })
-            })
-            .await
+        ask!(self.pull_refresh(pulls))
     }
 
     /// A tombstone, and the links that end with the connection.
     pub async fn disconnect(&self, write: ConnectionWrite, ended: Vec<LinkWrite>) -> Result<Cas, StoreError> {
         assert!(!write.live, "a disconnect leaves a tombstone");
         write.assert_grows();
-        self.sqlite
-            .swap("disconnect", move |at| {
-                Ok(connections::commit(at.tx, &write)?.and(links::replace_all(at.tx, &ended)?))
-            })
-            .await
+        ask!(self.disconnect(write, ended))
     }
 
     /// A confirmed link and its connection: both or none.
@@ -159,12 +192,7 @@ impl Store {
     ) -> Result<Cas, StoreError> {
         assert!(write.live, "a connected link makes a live connection");
         write.assert_grows();
-        self.sqlite
-            .swap("connect a link", move |at| {
-                let linked = links::replace(at.tx, expected_version, &link)?;
-                Ok(linked.and(connections::commit(at.tx, &write)?))
-            })
-            .await
+        ask!(self.connect(expected_version, link, write))
     }
 }
 
@@ -172,57 +200,47 @@ impl Store {
 impl Store {
     /// Takes the lease of one connection because somebody waits for its token.
     pub async fn claim(&self, key: &ConnectionKey, lease: Duration) -> Result<Claim, StoreError> {
-        let key = key.clone();
-        self.sqlite.write("claim a connection", move |at| leases::claim(at, &key, lease)).await
+        ask!(self.claim(key, lease))
     }
 
     /// Takes the leases of connections that are due, the longest due first.
     pub async fn claim_due(&self, limit: usize, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
-        self.sqlite.write("claim due connections", move |at| leases::claim_due(at, limit, lease)).await
+        ask!(self.claim_due(limit, lease))
     }
 
     /// The verdict of whoever holds the lease; gives the lease back.
     pub async fn record_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
-        self.sqlite.swap("record a failure", move |at| leases::record_failure(at.tx, &verdict)).await
+        ask!(self.record_failure(verdict))
     }
 
     /// Writes a verdict that holds unless the holder of the lease writes another one; keeps the lease.
     pub async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
-        self.sqlite.swap("foresee a failure", move |at| leases::foresee_failure(at.tx, &verdict)).await
+        ask!(self.foresee_failure(verdict))
     }
 
     /// Gives the lease back without a verdict. Nothing happens if another holds it meanwhile.
     pub async fn release_lease(&self, key: &ConnectionKey, fence: i64) -> Result<(), StoreError> {
-        let key = key.clone();
-        self.sqlite.write("release a lease", move |at| leases::release(at.tx, &key, fence)).await
+        ask!(self.release_lease(key, fence))
     }
 }
 
 /// Links.
 impl Store {
     pub async fn insert_link(&self, row: LinkRow) -> Result<(), StoreError> {
-        self.sqlite.write("write a link", move |at| links::insert(at.tx, &row)).await
+        ask!(self.insert_link(row))
     }
 
     pub async fn link(&self, id: &LinkId) -> Result<Loaded<Option<LinkRow>>, StoreError> {
-        let id = id.clone();
-        self.sqlite
-            .read("read a link", move |at| Ok(Loaded { row: links::load(at.tx, &id)?, store_now: at.now }))
-            .await
+        ask!(self.link(id))
     }
 
     pub async fn link_by_state(&self, state_hash: &str) -> Result<Loaded<Option<LinkRow>>, StoreError> {
-        let state_hash = state_hash.to_owned();
-        self.sqlite
-            .read("read a link", move |at| {
-                Ok(Loaded { row: links::load_by_state(at.tx, &state_hash)?, store_now: at.now })
-            })
-            .await
+        ask!(self.link_by_state(state_hash))
     }
 
     /// Replaces the link of this id and key if its version is still the expected one.
     pub async fn replace_link(&self, expected_version: i64, row: LinkRow) -> Result<Cas, StoreError> {
-        self.sqlite.swap("write a link", move |at| links::replace(at.tx, expected_version, &row)).await
+        ask!(self.replace_link(expected_version, row))
     }
 
     /// The account's links (of one role, or all) that neither connected nor ended yet.
@@ -231,26 +249,24 @@ impl Store {
         account: &AccountId,
         role: Option<&Role>,
     ) -> Result<Vec<LinkRow>, StoreError> {
-        let (account, role) = (account.clone(), role.cloned());
-        self.sqlite.read("list links", move |at| links::list_open(at.tx, &account, role.as_ref())).await
+        ask!(self.open_links(account, role))
     }
 
     /// Links that ran out without having ended, at most `limit`: their secrets are to be wiped.
     pub async fn expired_links(&self, limit: usize) -> Result<Vec<LinkRow>, StoreError> {
-        self.sqlite.read("list expired links", move |at| links::list_expired(at.tx, at.now, limit)).await
+        ask!(self.expired_links(limit))
     }
 
     /// Deletes links, open ones too, and tells how many.
     pub async fn delete_links(&self, expired_before: Timestamp) -> Result<usize, StoreError> {
-        self.sqlite.write("delete old links", move |at| links::delete(at.tx, expired_before)).await
+        ask!(self.delete_links(expired_before))
     }
 }
 
 /// Integrations.
 impl Store {
     pub async fn integration(&self, account: &AccountId) -> Result<Option<IntegrationRow>, StoreError> {
-        let account = account.clone();
-        self.sqlite.read("read an integration", move |at| integrations::load(at.tx, &account)).await
+        ask!(self.integration(account))
     }
 
     /// Writes if the row still has the expected version; `None` expects no row.
@@ -259,15 +275,12 @@ impl Store {
         expected: Option<i64>,
         row: IntegrationRow,
     ) -> Result<Cas, StoreError> {
-        self.sqlite.swap("write an integration", move |at| integrations::put(at.tx, expected, &row)).await
+        ask!(self.put_integration(expected, row))
     }
 
     /// Deletes if the row still has the expected version.
     pub async fn delete_integration(&self, account: &AccountId, expected: i64) -> Result<Cas, StoreError> {
-        let account = account.clone();
-        self.sqlite
-            .swap("delete an integration", move |at| integrations::delete(at.tx, &account, expected))
-            .await
+        ask!(self.delete_integration(account, expected))
     }
 
     /// Integrations in the order of their accounts, from behind `after`.
@@ -276,7 +289,57 @@ impl Store {
         after: Option<&AccountId>,
         limit: usize,
     ) -> Result<Vec<IntegrationRow>, StoreError> {
-        let after = after.map_or_else(String::new, ToString::to_string);
-        self.sqlite.read("list integrations", move |at| integrations::list(at.tx, &after, limit)).await
+        ask!(self.integrations(after, limit))
+    }
+}
+
+/// What replicas compare with what they hold.
+impl Store {
+    /// The generations of these connections, in any order; of those that have a row.
+    pub async fn generations(
+        &self,
+        keys: Vec<ConnectionKey>,
+    ) -> Result<Vec<(ConnectionKey, Generation)>, StoreError> {
+        ask!(self.generations(keys))
+    }
+
+    /// The versions of these accounts' integrations, in any order; of those that have one.
+    pub async fn integration_versions(
+        &self,
+        accounts: Vec<AccountId>,
+    ) -> Result<Vec<(AccountId, i64)>, StoreError> {
+        ask!(self.integration_versions(accounts))
+    }
+}
+
+impl StoreNews {
+    /// Waits for the next piece of news: for ever, where no other process can change the store.
+    pub async fn next(&mut self) -> News {
+        match &mut self.0 {
+            Some(news) => news.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl From<PathBuf> for StorePlace {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl From<&Path> for StorePlace {
+    fn from(path: &Path) -> Self {
+        Self::File(path.to_owned())
+    }
+}
+
+/// As messages show it.
+impl fmt::Display for StorePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Postgres(place) => place.fmt(f),
+        }
     }
 }

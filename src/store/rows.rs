@@ -106,6 +106,15 @@ pub struct IntegrationRow {
     pub sealed: Vec<u8>,
 }
 
+/// What another replica changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum News {
+    Connection(ConnectionKey),
+    Integration(AccountId),
+    /// Something may have been missed: whatever is held is to be compared.
+    Anything,
+}
+
 impl Cas {
     /// Won if both were.
     pub fn and(self, other: Self) -> Self {

@@ -4,6 +4,8 @@
 mod clock;
 mod entra;
 pub mod git_urls;
+mod postgres;
 
 pub use clock::{ManualClock, RuntimeClock};
 pub use entra::FakeEntra;
+pub use postgres::TestPostgres;

@@ -14,7 +14,7 @@ use crate::support::{Files, PATIENCE};
 #[tokio::test]
 async fn a_component_that_crashes_drains_the_rest_and_is_told() {
     let emulator = Emulator::start(Options::default()).await.unwrap();
-    let files = Files::make(&emulator);
+    let files = Files::make(&emulator).await;
     let config = Config::read(&files.config()).unwrap();
     let mut bound = app::build(config, Arc::new(ManualClock::default())).await.unwrap();
     let address = bound.admin;

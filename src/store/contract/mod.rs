@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, Store, StoreError, Verdict};
+use super::{
+    Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, IntegrationRow, Store, StoreError, Verdict,
+};
 use crate::connection::{ConnectionKey, Failure, Role};
 use crate::ids::{Generation, InvalidName};
 use crate::reason::Reason;
@@ -18,6 +20,8 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
     let parts = async {
         what_was_never_written_is_none(&make().await).await?;
         one_of_two_racing_writers_wins(&make().await).await?;
+        a_repeated_commit_wins_again_and_only_its_own(&make().await).await?;
+        what_is_held_can_be_compared(&make().await).await?;
         a_connection_reads_back_as_written(&make().await).await?;
         a_lease_is_had_by_one(&make().await).await?;
         a_lease_that_ran_out_is_had_by_the_next(&make().await).await?;
@@ -63,6 +67,36 @@ async fn one_of_two_racing_writers_wins(store: &Store) -> Result<(), StoreError>
     assert_ne!(one, other);
     let kept = load(store, "acme").await?.generation;
     assert_eq!(kept, Generation(if one == Cas::Won { 2 } else { 3 }));
+    Ok(())
+}
+
+/// Whoever did not hear that a write won asks again with the same bytes.
+async fn a_repeated_commit_wins_again_and_only_its_own(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(write("acme", None, 1)).await?);
+    won(store.commit(write("acme", None, 1)).await?);
+    won(store.commit(write("acme", Some(1), 2)).await?);
+    won(store.commit(write("acme", Some(1), 2)).await?);
+
+    let other = ConnectionWrite { sealed: b"of another replica".into(), ..write("acme", Some(1), 2) };
+    assert_eq!(store.commit(other).await?, Cas::Lost);
+    won(store.commit(write("acme", Some(2), 3)).await?);
+    assert_eq!(store.commit(write("acme", Some(1), 2)).await?, Cas::Lost, "somebody went on from it");
+    Ok(())
+}
+
+async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
+    won(store.commit(write("a", None, 7)).await?);
+    won(store.commit(ConnectionWrite { live: false, ..write("b", None, 8) }).await?);
+    let integration = IntegrationRow { account: name("a"), version: 3, sealed: b"sealed".into() };
+    won(store.put_integration(None, integration).await?);
+
+    let mut generations = store.generations(vec![key("a"), key("b"), key("absent")]).await?;
+    generations.sort();
+    let versions = store.integration_versions(vec![name("a"), name("absent")]).await?;
+
+    assert_eq!(generations, [(key("a"), Generation(7)), (key("b"), Generation(8))]);
+    assert_eq!(versions, [(name("a"), 3)]);
+    assert_eq!(store.generations(Vec::new()).await?, []);
     Ok(())
 }
 

@@ -65,7 +65,35 @@ pub(in crate::store) fn commit(tx: &Transaction<'_>, write: &ConnectionWrite) ->
                 expected.0
             ])?,
     };
-    Ok(Cas::of_changed_rows(changed))
+    if changed == 0 { repeated(tx, write) } else { Ok(Cas::Won) }
+}
+
+/// Whether it lost against itself: it was committed before, and the answer was an error.
+fn repeated(tx: &Transaction<'_>, write: &ConnectionWrite) -> rusqlite::Result<Cas> {
+    let (account, role) = (write.key.account.as_str(), write.key.role.to_string());
+    let same = tx
+        .prepare_cached(
+            "SELECT 1 FROM connections WHERE account = ?1 AND role = ?2 AND generation = ?3 AND sealed = ?4",
+        )?
+        .exists(params![account, role, write.generation.0, write.sealed])?;
+    Ok(Cas::of_changed_rows(usize::from(same)))
+}
+
+/// Of those that have a row.
+pub(in crate::store) fn generations(
+    tx: &Transaction<'_>,
+    keys: Vec<ConnectionKey>,
+) -> rusqlite::Result<Vec<(ConnectionKey, Generation)>> {
+    let mut statement =
+        tx.prepare_cached("SELECT generation FROM connections WHERE account = ?1 AND role = ?2")?;
+    let mut found = Vec::new();
+    for key in keys {
+        let row = statement
+            .query_row(params![key.account.as_str(), key.role.to_string()], |row| row.get(0))
+            .optional()?;
+        found.extend(row.map(|generation| (key, Generation(generation))));
+    }
+    Ok(found)
 }
 
 pub(in crate::store) fn clear_pause(

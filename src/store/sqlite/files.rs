@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::{explain, leases, schema};
+use super::{explain, leases, named, schema};
 use crate::files;
 use crate::ids::StoreId;
 use crate::store::error::StoreError;
@@ -65,7 +65,7 @@ pub(super) fn reconnect(path: &Path, store_id: &StoreId) -> Result<Connection, S
     if found == *store_id {
         Ok(connection)
     } else {
-        Err(StoreError::Damaged { path: path.into(), what: format!("store {found} took its place") })
+        Err(StoreError::Damaged { place: named(path), what: format!("store {found} took its place") })
     }
 }
 
@@ -93,14 +93,17 @@ fn connect(path: &Path) -> Result<(Connection, StoreId), StoreError> {
     let connection = Connection::open_with_flags(path, FLAGS).map_err(explain)?;
     // Looked at before anything is set: setting the journal's mode would change a foreign file.
     if read_pragma(&connection, "application_id").map_err(explain)? != schema::APPLICATION_ID {
-        return Err(StoreError::NotAStore(path.into()));
+        return Err(StoreError::NotAStore(named(path)));
     }
     let found = read_pragma(&connection, "user_version").map_err(explain)?;
     if schema::SCHEMA < found {
-        return Err(StoreError::Newer { path: path.into(), found, known: schema::SCHEMA });
+        return Err(StoreError::Newer { place: named(path), found, known: schema::SCHEMA });
     }
     if found != schema::SCHEMA {
-        return Err(StoreError::Damaged { path: path.into(), what: format!("schema {found} never existed") });
+        return Err(StoreError::Damaged {
+            place: named(path),
+            what: format!("schema {found} never existed"),
+        });
     }
     if !schema::set_up(&connection).map_err(explain)? {
         return Err(StoreError::NotLocal(path.into()));
@@ -109,7 +112,7 @@ fn connect(path: &Path) -> Result<(Connection, StoreId), StoreError> {
         connection.query_row("SELECT store_id FROM store", [], |row| row.get(0)).map_err(explain)?;
     let store_id = store_id
         .parse()
-        .map_err(|_| StoreError::Damaged { path: path.into(), what: "its id is no name".to_owned() })?;
+        .map_err(|_| StoreError::Damaged { place: named(path), what: "its id is no name".to_owned() })?;
     Ok((connection, store_id))
 }
 
@@ -132,7 +135,7 @@ fn check_pages(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     if found == "ok" {
         Ok(())
     } else {
-        Err(StoreError::Damaged { path: path.into(), what: one_line(&found) })
+        Err(StoreError::Damaged { place: named(path), what: one_line(&found) })
     }
 }
 
@@ -169,7 +172,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 fn refuse_existing(path: &Path) -> Result<(), StoreError> {
     for path in [path.to_owned(), beside(path, "-wal"), beside(path, "-journal")] {
         if path.symlink_metadata().is_ok() {
-            return Err(StoreError::Exists(path));
+            return Err(StoreError::Exists(named(&path)));
         }
     }
     Ok(())
@@ -179,8 +182,8 @@ fn refuse_missing(path: &Path) -> Result<(), StoreError> {
     match path.symlink_metadata() {
         // No links: a store must not change under an open connection because a link does.
         Ok(metadata) if metadata.is_file() => Ok(()),
-        Ok(_) => Err(StoreError::NotAStore(path.into())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NoStore(path.into())),
+        Ok(_) => Err(StoreError::NotAStore(named(path))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NoStore(named(path))),
         Err(source) => Err(StoreError::Io { doing: "find the store", path: path.into(), source }),
     }
 }

@@ -62,6 +62,20 @@ pub(in crate::store) fn list(
     rows.filter_map(Result::transpose).take(limit).collect()
 }
 
+/// Of those that have a row.
+pub(in crate::store) fn versions(
+    tx: &Transaction<'_>,
+    accounts: Vec<AccountId>,
+) -> rusqlite::Result<Vec<(AccountId, i64)>> {
+    let mut statement = tx.prepare_cached("SELECT version FROM integrations WHERE account = ?1")?;
+    let mut found = Vec::new();
+    for account in accounts {
+        let row = statement.query_row([account.as_str()], |row| row.get(0)).optional()?;
+        found.extend(row.map(|version| (account, version)));
+    }
+    Ok(found)
+}
+
 fn read(row: &Row<'_>) -> rusqlite::Result<Option<IntegrationRow>> {
     let Some(Ok(account)) = text(row, 0)?.map(str::parse) else {
         tracing::warn!("a row of the store names no account and is ignored");

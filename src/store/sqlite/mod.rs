@@ -14,6 +14,7 @@ pub(super) mod links;
 
 mod columns;
 mod files;
+mod operations;
 mod schema;
 
 use std::fs::File;
@@ -98,6 +99,18 @@ impl Sqlite {
         self.transact(doing, TransactionBehavior::Immediate, move |at| work(at).map(|cas| (cas, cas))).await
     }
 
+    pub(super) async fn wrapped_keyring(&self) -> Result<Vec<u8>, StoreError> {
+        let keyring = |at: &At<'_>| at.tx.query_row("SELECT keyring FROM store", [], |row| row.get(0));
+        self.read("read the keyring", keyring).await
+    }
+
+    pub(super) async fn probe(&self) -> Result<(), StoreError> {
+        let probe = |at: &At<'_>| {
+            at.tx.execute("UPDATE store SET probed_at = ?1", [columns::micros(at.now)]).map(drop)
+        };
+        self.write("write to the store", probe).await
+    }
+
     pub(super) async fn compact(&self) -> Result<(), StoreError> {
         let doing = "compact the store";
         let shared = Arc::clone(&self.0);
@@ -105,7 +118,7 @@ impl Sqlite {
             let busy: bool = shared.use_connection(doing, |connection| {
                 connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
             })?;
-            if busy { Err(StoreError::Busy { doing, path: shared.path.clone() }) } else { Ok(()) }
+            if busy { Err(StoreError::Busy { doing, place: named(&shared.path) }) } else { Ok(()) }
         })
         .await
     }
@@ -153,14 +166,6 @@ impl Shared {
     }
 }
 
-pub(super) fn wrapped_keyring(tx: &Transaction<'_>) -> rusqlite::Result<Vec<u8>> {
-    tx.query_row("SELECT keyring FROM store", [], |row| row.get(0))
-}
-
-pub(super) fn probe(at: &At<'_>) -> rusqlite::Result<()> {
-    at.tx.execute("UPDATE store SET probed_at = ?1", [columns::micros(at.now)]).map(drop)
-}
-
 static THREADS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(8);
 
 async fn blocking<T: Send + 'static>(
@@ -197,12 +202,16 @@ fn leaves_doubt(error: &rusqlite::Error) -> bool {
 
 /// What an error means to the operator.
 fn explain(path: &Path, doing: &'static str, error: rusqlite::Error) -> StoreError {
-    let path = path.to_owned();
+    let place = named(path);
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full { doing, path },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { doing, path },
-        Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { path, what: error.to_string() },
-        Some(ErrorCode::NotADatabase) => StoreError::NotAStore(path),
+        Some(ErrorCode::DiskFull) => StoreError::Full { doing, place },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { doing, place },
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { place, what: error.to_string() },
+        Some(ErrorCode::NotADatabase) => StoreError::NotAStore(place),
         _ => StoreError::Sqlite { doing, source: error },
     }
+}
+
+fn named(path: &Path) -> String {
+    path.display().to_string()
 }

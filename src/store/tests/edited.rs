@@ -7,7 +7,7 @@ async fn a21_a_row_with_edited_columns_fails_alone() {
     let given = Given::a_store();
     let store = given.open().await;
     assert_eq!(store.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
-    let edit = store.sqlite.write("edit", |at| {
+    let edit = sqlite_of(&store).write("edit", |at| {
         at.tx.execute_batch(
             "INSERT INTO connections (account, role, generation, live, refresh_at, failure, sealed) VALUES
              ('acme', 'administrator', 1, 1, 1, NULL, x'00'),

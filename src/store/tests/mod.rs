@@ -1,6 +1,7 @@
 //! What is particular to the store in a file: the file, the lock, faults of the disk.
 
 mod edited;
+mod postgres;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -20,7 +21,7 @@ struct Given {
 impl Given {
     fn a_store() -> Self {
         let given = Self { directory: tempfile::tempdir().unwrap(), clock: Arc::default() };
-        Store::create(&given.path(), &"store-1".parse().unwrap(), b"keyring").unwrap();
+        sqlite::create(&given.path(), &"store-1".parse().unwrap(), b"keyring").unwrap();
         given
     }
 
@@ -33,7 +34,7 @@ impl Given {
     }
 
     async fn try_open(&self) -> Result<Store, StoreError> {
-        Store::open(&self.path(), Arc::clone(&self.clock) as Arc<dyn Clock>, "test").await
+        Store::open(&self.path().into(), Arc::clone(&self.clock) as Arc<dyn Clock>, "test").await
     }
 
     async fn open(&self) -> Store {
@@ -62,9 +63,16 @@ fn write(expected: Option<i64>, generation: i64, sealed: &[u8]) -> ConnectionWri
     }
 }
 
+fn sqlite_of(store: &Store) -> &Sqlite {
+    match &store.backend {
+        Backend::Sqlite(sqlite) => sqlite,
+        Backend::Postgres(_) => panic!("is in a file"),
+    }
+}
+
 async fn plan(store: &Store, sql: &'static str) -> String {
     let explain = format!("EXPLAIN QUERY PLAN {sql}");
-    let explained = store.sqlite.read("explain", move |at| {
+    let explained = sqlite_of(store).read("explain", move |at| {
         let mut statement = at.tx.prepare(&explain)?;
         for parameter in 1..=statement.parameter_count() {
             statement.raw_bind_parameter(parameter, 1)?;
@@ -85,8 +93,9 @@ async fn the_store_in_a_file_keeps_the_contract() {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
     contract::holds(async || {
         let path = directory.path().join(crate::secret::make_random_text());
-        Store::create(&path, &"store-1".parse().unwrap(), b"keyring").unwrap();
-        Store::open(&path, Arc::clone(&clock), "test").await.unwrap()
+        let place = StorePlace::File(path);
+        Store::create(&place, &"store-1".parse().unwrap(), b"keyring").await.unwrap();
+        Store::open(&place, Arc::clone(&clock), "test").await.unwrap()
     })
     .await;
 }
@@ -96,7 +105,7 @@ async fn the_store_in_a_file_keeps_the_contract() {
 async fn a_paused_clock_waits_for_the_store() {
     let given = Given::a_store();
     let clock: Arc<dyn Clock> = Arc::new(RuntimeClock::default());
-    let store = Store::open(&given.path(), clock, "test").await.unwrap();
+    let store = Store::open(&given.path().into(), clock, "test").await.unwrap();
     assert_eq!(store.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
 
     let lease = Duration::from_secs(15);
@@ -168,7 +177,7 @@ async fn f04_a_second_broker_does_not_open_the_store() {
 async fn f04_a_store_locked_by_another_program_is_read_but_not_written() {
     let given = Given::a_store();
     let store = given.open().await;
-    let impatient = store.sqlite.read("hurry", |at| {
+    let impatient = sqlite_of(&store).read("hurry", |at| {
         at.tx.pragma_update_and_check(None, "busy_timeout", 0, |row| row.get::<_, i64>(0))
     });
     impatient.await.unwrap();
@@ -195,14 +204,16 @@ async fn f05_a_missing_store_is_not_made() {
 fn f05_a_new_store_replaces_nothing() {
     let given = Given::a_store();
     let before = fs::read(given.path()).unwrap();
-    let again = |path: &Path| Store::create(path, &"store-2".parse().unwrap(), b"other");
+    let again = |path: &Path| sqlite::create(path, &"store-2".parse().unwrap(), b"other");
 
     assert!(matches!(again(&given.path()), Err(StoreError::Exists(_))));
     assert_eq!(fs::read(given.path()).unwrap(), before);
 
     fs::remove_file(given.path()).unwrap();
     fs::write(given.beside("-wal"), b"of the removed store").unwrap();
-    assert!(matches!(again(&given.path()), Err(StoreError::Exists(path)) if path == given.beside("-wal")));
+    assert!(
+        matches!(again(&given.path()), Err(StoreError::Exists(path)) if path == given.beside("-wal").display().to_string())
+    );
     let nowhere = given.directory.path().join("missing/broker.db");
     assert!(matches!(again(&nowhere), Err(StoreError::Io { .. })));
 }
@@ -245,7 +256,7 @@ async fn f05_a_truncated_or_corrupt_store_is_refused_and_left_as_it_is() {
 async fn f05_a_store_of_a_newer_version_is_refused() {
     let given = Given::a_store();
     let store = given.open().await;
-    store.sqlite.write("age", |at| at.tx.pragma_update(None, "user_version", 2)).await.unwrap();
+    sqlite_of(&store).write("age", |at| at.tx.pragma_update(None, "user_version", 2)).await.unwrap();
     drop(store);
     assert_eq!(
         given.refusal().await,
@@ -267,7 +278,7 @@ async fn f02_a_full_disk_leaves_the_old_row_and_writing_resumes() {
     let store = given.open().await;
     let large = write(Some(1), 2, &vec![7; 100_000]);
     assert_eq!(store.commit(write(None, 1, b"old")).await.unwrap(), Cas::Won);
-    let shrink = store.sqlite.write("shrink", |at| {
+    let shrink = sqlite_of(&store).write("shrink", |at| {
         at.tx.pragma_update_and_check(None, "max_page_count", 1, |row| row.get::<_, i64>(0))
     });
     shrink.await.unwrap();
@@ -285,9 +296,9 @@ async fn f03_a_store_whose_file_was_exchanged_is_not_gone_on_with() {
     let (given, other) = (Given::a_store(), tempfile::tempdir().unwrap());
     let store = given.open().await;
     let other = other.path().join("other.db");
-    Store::create(&other, &"store-2".parse().unwrap(), b"keyring").unwrap();
+    sqlite::create(&other, &"store-2".parse().unwrap(), b"keyring").unwrap();
     let doubt =
-        store.sqlite.write("doubt", |_| Err::<(), _>(rusqlite_error(rusqlite::ffi::SQLITE_IOERR_FSYNC)));
+        sqlite_of(&store).write("doubt", |_| Err::<(), _>(rusqlite_error(rusqlite::ffi::SQLITE_IOERR_FSYNC)));
     doubt.await.unwrap_err();
     fs::rename(&other, given.path()).unwrap();
 
@@ -336,7 +347,7 @@ async fn a_panic_in_the_store_does_not_end_it() {
     let store = given.open().await;
     let panicking = store.clone();
     let task = tokio::spawn(async move {
-        panicking.sqlite.write("panic", |_| -> rusqlite::Result<()> { panic!("planted") }).await
+        sqlite_of(&panicking).write("panic", |_| -> rusqlite::Result<()> { panic!("planted") }).await
     });
     assert!(task.await.is_err());
     store.probe().await.unwrap();

@@ -104,8 +104,10 @@ async fn make_vault(folder: &std::path::Path, clock: Arc<RuntimeClock>) -> Vault
     let keys = KeyProvider::File(FileKey::open(&key_file).unwrap());
     let store_id: crate::ids::StoreId = "store".parse().unwrap();
     let keyring = Keyring::generate();
-    Store::create(&store_file, &store_id, &keys.wrap(store_id.as_str(), &keyring.to_bytes())).unwrap();
-    let store = Store::open(&store_file, clock, "tests").await.unwrap();
+    let store_place = StorePlace::File(store_file);
+    let wrapped = keys.wrap(store_id.as_str(), &keyring.to_bytes());
+    Store::create(&store_place, &store_id, &wrapped).await.unwrap();
+    let store = Store::open(&store_place, clock, "tests").await.unwrap();
     Vault::new(store, Sealer::new(store_id, keyring))
 }
 

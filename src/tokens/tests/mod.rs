@@ -17,7 +17,7 @@ use crate::keys::{FileKey, KeyProvider};
 use crate::policy::Permission;
 use crate::seal::{Keyring, Sealer};
 use crate::secret::{ClientSecret, RefreshToken};
-use crate::store::Store;
+use crate::store::{Store, StorePlace};
 use crate::testing::{FakeEntra, RuntimeClock};
 use crate::vault::{ClientCredential, Connection, Integration, Link, LinkPhase, Means, Opened, Vault};
 

@@ -38,7 +38,7 @@ impl TestApp {
         let clock = Arc::new(ManualClock::default());
         let options = Options { clock_start: Some(clock.now().wall), world, ..Options::default() };
         let emulator = Emulator::start(options).await.unwrap();
-        let files = Files::make(&emulator);
+        let files = Files::make(&emulator).await;
         let (bound, stop, ended) = serve(&files, &clock).await;
         let Addresses { tcp, links, admin } = bound;
         Self { emulator, files, tcp, links, admin, clock, stop: Some(stop), ended }

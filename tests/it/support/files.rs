@@ -35,7 +35,7 @@ pub(crate) struct Files {
 
 impl Files {
     /// Writes all files and makes key and store by the offline commands.
-    pub(crate) fn make(emulator: &Emulator) -> Self {
+    pub(crate) async fn make(emulator: &Emulator) -> Self {
         let files = Self {
             folder: tempfile::tempdir().unwrap(),
             links_keys: "",
@@ -53,7 +53,7 @@ impl Files {
         files.write("policy.toml", POLICY);
         files.write_config(emulator, 0);
         offline::keys_new(&files.path("azdo-broker.key")).unwrap();
-        offline::store_init(&files.config()).unwrap();
+        offline::store_init(&files.config()).await.unwrap();
         files
     }
 

@@ -1,0 +1,195 @@
+//! Rows of connections: read, list, compare-and-swap.
+
+use jiff::Timestamp;
+
+use super::lent::Lent;
+use super::rows::{connection, key, micros, time};
+use super::{Postgres, links};
+use crate::connection::ConnectionKey;
+use crate::ids::{AccountId, Generation};
+use crate::reason::Reason;
+use crate::store::error::StoreError;
+use crate::store::rows::{Cas, ConnectionRow, ConnectionWrite, LinkRow, LinkWrite, Loaded};
+
+impl Postgres {
+    pub(in crate::store) async fn connection(
+        &self,
+        key: &ConnectionKey,
+    ) -> Result<Loaded<Option<ConnectionRow>>, StoreError> {
+        let lent = self.lend("read a connection").await?;
+        let (account, role) = (key.account.as_str(), key.role.to_string());
+        // The clock's row is there even if the connection's is not.
+        let sql = "SELECT c.account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence, now
+                   FROM azdo_broker.store_now() AS now
+                   LEFT JOIN azdo_broker.connections c ON c.account = $1 AND c.role = $2";
+        let row = lent.row(sql, &[&account, &role]).await?.expect("the clock always answers");
+        lent.done();
+        let is_there = row.get::<_, Option<&str>>(0).is_some();
+        Ok(Loaded { row: if is_there { connection(&row) } else { None }, store_now: time(row.get(10)) })
+    }
+
+    pub(in crate::store) async fn connections(
+        &self,
+        account: &AccountId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
+        let lent = self.lend("list connections").await?;
+        let now = lent.row("SELECT azdo_broker.store_now()", &[]).await?.expect("the clock always answers");
+        let mut after = after.unwrap_or_default().to_owned();
+        let mut listed: Vec<ConnectionRow> = Vec::new();
+        // The limit counts what is returned, so that an ignored row does not look like the list's end.
+        while listed.len() < limit {
+            let wanted = limit - listed.len();
+            let sql = "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
+                       FROM azdo_broker.connections WHERE account = $1 AND role > $2 ORDER BY role LIMIT $3";
+            let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+            let rows = lent.rows(sql, &[&account.as_str(), &after, &limit]).await?;
+            listed.extend(rows.iter().filter_map(connection));
+            match rows.last() {
+                Some(last) if rows.len() == wanted => after = last.get(1),
+                _ => break,
+            }
+        }
+        lent.done();
+        Ok(Loaded { row: listed, store_now: time(now.get(0)) })
+    }
+
+    pub(in crate::store) async fn commit(&self, write: ConnectionWrite) -> Result<Cas, StoreError> {
+        let lent = self.lend("write a connection").await?;
+        let cas = match commit(&lent, &write).await? {
+            Cas::Won => Cas::Won,
+            Cas::Lost => repeated(&lent, &write).await?,
+        };
+        lent.done();
+        Ok(cas)
+    }
+
+    pub(in crate::store) async fn clear_pause(
+        &self,
+        account: &AccountId,
+        reason: Reason,
+    ) -> Result<(), StoreError> {
+        let lent = self.lend("resume connections").await?;
+        // What somebody else wrote there may be no JSON. Ours begins with the reason.
+        let begins = format!("{{\"reason\":\"{}\",", reason.as_str());
+        let sql = "UPDATE azdo_broker.connections SET retry_at = NULL, failure = NULL
+                   WHERE account = $1 AND live AND starts_with(failure, $2)";
+        lent.execute(sql, &[&account.as_str(), &begins]).await?;
+        lent.done();
+        Ok(())
+    }
+
+    pub(in crate::store) async fn pull_refresh(
+        &self,
+        pulls: Vec<(ConnectionKey, Generation, Timestamp)>,
+    ) -> Result<(), StoreError> {
+        let lent = self.lend("schedule refreshes").await?;
+        let accounts: Vec<&str> = pulls.iter().map(|(key, ..)| key.account.as_str()).collect();
+        let roles: Vec<String> = pulls.iter().map(|(key, ..)| key.role.to_string()).collect();
+        let generations: Vec<i64> = pulls.iter().map(|(_, generation, _)| generation.0).collect();
+        let times: Vec<i64> = pulls.iter().map(|(.., at)| micros(*at)).collect();
+        // What another replica writes now gets a generation that these are not about.
+        let sql = "WITH pulled AS (
+                     SELECT c.account, c.role, p.refresh_at FROM azdo_broker.connections c
+                     JOIN unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+                       AS p (account, role, generation, refresh_at)
+                       ON c.account = p.account AND c.role = p.role AND c.generation = p.generation
+                     WHERE c.live AND (c.refresh_at IS NULL OR c.refresh_at > p.refresh_at)
+                     FOR UPDATE OF c SKIP LOCKED)
+                   UPDATE azdo_broker.connections c SET refresh_at = pulled.refresh_at FROM pulled
+                   WHERE c.account = pulled.account AND c.role = pulled.role";
+        lent.execute(sql, &[&accounts, &roles, &generations, &times]).await?;
+        lent.done();
+        Ok(())
+    }
+
+    pub(in crate::store) async fn disconnect(
+        &self,
+        write: ConnectionWrite,
+        ended: Vec<LinkWrite>,
+    ) -> Result<Cas, StoreError> {
+        self.write_both("disconnect", &write, &ended).await
+    }
+
+    pub(in crate::store) async fn connect(
+        &self,
+        expected_version: i64,
+        link: LinkRow,
+        write: ConnectionWrite,
+    ) -> Result<Cas, StoreError> {
+        self.write_both("connect a link", &write, &[(expected_version, link)]).await
+    }
+
+    pub(in crate::store) async fn generations(
+        &self,
+        keys: Vec<ConnectionKey>,
+    ) -> Result<Vec<(ConnectionKey, Generation)>, StoreError> {
+        let lent = self.lend("compare connections").await?;
+        let accounts: Vec<&str> = keys.iter().map(|key| key.account.as_str()).collect();
+        let roles: Vec<String> = keys.iter().map(|key| key.role.to_string()).collect();
+        let sql = "SELECT c.account, c.role, c.generation
+                   FROM unnest($1::text[], $2::text[]) AS k (account, role)
+                   JOIN azdo_broker.connections c ON c.account = k.account AND c.role = k.role";
+        let rows = lent.rows(sql, &[&accounts, &roles]).await?;
+        lent.done();
+        Ok(rows.iter().filter_map(|row| Some((key(row, 0)?, Generation(row.get(2))))).collect())
+    }
+
+    /// A connection and its links: both or none. Always in this order, so that two of them wait for each
+    /// other in one direction only.
+    async fn write_both(
+        &self,
+        doing: &'static str,
+        write: &ConnectionWrite,
+        links: &[LinkWrite],
+    ) -> Result<Cas, StoreError> {
+        let lent = self.lend(doing).await?;
+        lent.batch("BEGIN").await?;
+        let mut cas = commit(&lent, write).await?;
+        for (expected, row) in links {
+            cas = cas.and(links::replace(&lent, *expected, row).await?);
+        }
+        lent.batch(if cas == Cas::Won { "COMMIT" } else { "ROLLBACK" }).await?;
+        lent.done();
+        Ok(cas)
+    }
+}
+
+async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError> {
+    let (account, role) = (write.key.account.as_str(), write.key.role.to_string());
+    let refresh_at = write.refresh_at.map(micros);
+    let generation = write.generation.0;
+    let told = match write.expected {
+        None => {
+            let sql = "WITH written AS (
+                         INSERT INTO azdo_broker.connections (account, role, generation, sealed, live, refresh_at)
+                         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account, role) DO NOTHING
+                         RETURNING account, role)
+                       SELECT pg_notify('azdo_broker', account || '/' || role) FROM written";
+            lent.rows(sql, &[&account, &role, &generation, &write.sealed, &write.live, &refresh_at]).await?
+        }
+        Some(Generation(expected)) => {
+            let sql = "WITH written AS (
+                         UPDATE azdo_broker.connections
+                         SET generation = $3, sealed = $4, live = $5, refresh_at = $6,
+                             retry_at = NULL, failure = NULL, lease_holder = NULL, lease_until = NULL
+                         WHERE account = $1 AND role = $2 AND generation = $7
+                         RETURNING account, role)
+                       SELECT pg_notify('azdo_broker', account || '/' || role) FROM written";
+            let parameters: super::lent::Parameters<'_> =
+                &[&account, &role, &generation, &write.sealed, &write.live, &refresh_at, &expected];
+            lent.rows(sql, parameters).await?
+        }
+    };
+    Ok(Cas::of_changed_rows(told.len()))
+}
+
+/// Whether it lost against itself: it was committed before, and the answer did not arrive.
+async fn repeated(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError> {
+    let (account, role) = (write.key.account.as_str(), write.key.role.to_string());
+    let sql = "SELECT 1 FROM azdo_broker.connections
+               WHERE account = $1 AND role = $2 AND generation = $3 AND sealed = $4";
+    let same = lent.row(sql, &[&account, &role, &write.generation.0, &write.sealed]).await?;
+    Ok(Cas::of_changed_rows(usize::from(same.is_some())))
+}

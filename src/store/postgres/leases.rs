@@ -1,0 +1,129 @@
+//! Leases: who may refresh a connection now, and the verdict of whoever did.
+
+use std::time::Duration;
+
+use super::Postgres;
+use super::rows::{connection, micros, time};
+use crate::clock::later;
+use crate::connection::ConnectionKey;
+use crate::store::error::StoreError;
+use crate::store::rows::{Cas, Claim, Claimed, Verdict};
+
+impl Postgres {
+    pub(in crate::store) async fn claim(
+        &self,
+        key: &ConnectionKey,
+        lease: Duration,
+    ) -> Result<Claim, StoreError> {
+        let lent = self.lend("claim a connection").await?;
+        let (account, role) = (key.account.as_str(), key.role.to_string());
+        lent.batch("BEGIN").await?;
+        let sql = "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
+                   FROM azdo_broker.connections WHERE account = $1 AND role = $2 FOR UPDATE";
+        let row = lent.row(sql, &[&account, &role]).await?.as_ref().and_then(connection);
+        // After the lock was had: what was waited for is over.
+        let now = lent.row("SELECT azdo_broker.store_now()", &[]).await?;
+        let now = time(now.expect("the clock always answers").get(0));
+        let claim = match row {
+            Some(row) if row.live => row,
+            tombstone => {
+                lent.batch("ROLLBACK").await?;
+                lent.done();
+                return Ok(Claim::Absent(tombstone.map(Box::new)));
+            }
+        };
+        let mut row = claim;
+        let refused = if let Some(until) = row.lease_until.filter(|until| now < *until) {
+            Some(Claim::Leased { until })
+        } else {
+            let until = row.retry_at.filter(|until| now < *until);
+            until.map(|until| Claim::Paused { until, failure: row.failure.clone() })
+        };
+        if let Some(refused) = refused {
+            lent.batch("ROLLBACK").await?;
+            lent.done();
+            return Ok(refused);
+        }
+        let until = micros(later(now, lease));
+        let sql = "UPDATE azdo_broker.connections SET lease_holder = $3, lease_until = $4, fence = fence + 1
+                   WHERE account = $1 AND role = $2 RETURNING fence";
+        let won = lent.row(sql, &[&account, &role, &self.0.holder, &until]).await?;
+        lent.batch("COMMIT").await?;
+        lent.done();
+        row.fence = won.expect("the row is locked").get(0);
+        row.lease_until = Some(time(until));
+        Ok(Claim::Won(Box::new(Claimed { row, store_now: now })))
+    }
+
+    pub(in crate::store) async fn claim_due(
+        &self,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        let lent = self.lend("claim due connections").await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
+        let rows = lent.rows(CLAIM_DUE, &[&limit, &self.0.holder, &lease]).await?;
+        lent.done();
+        let claimed =
+            |row: &tokio_postgres::Row| Some(Claimed { row: connection(row)?, store_now: time(row.get(10)) });
+        let mut claimed: Vec<Claimed> = rows.iter().filter_map(claimed).collect();
+        // RETURNING promises no order.
+        claimed.sort_by_key(|claimed| claimed.row.refresh_at);
+        Ok(claimed)
+    }
+
+    pub(in crate::store) async fn record_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
+        let sql = "UPDATE azdo_broker.connections
+                   SET failure = $5, retry_at = $6, lease_holder = NULL, lease_until = NULL
+                   WHERE account = $1 AND role = $2 AND generation = $3 AND fence = $4 AND live";
+        self.write_verdict("record a failure", &verdict, sql).await
+    }
+
+    pub(in crate::store) async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
+        let sql = "UPDATE azdo_broker.connections SET failure = $5, retry_at = $6
+                   WHERE account = $1 AND role = $2 AND generation = $3 AND fence = $4 AND live";
+        self.write_verdict("foresee a failure", &verdict, sql).await
+    }
+
+    pub(in crate::store) async fn release_lease(
+        &self,
+        key: &ConnectionKey,
+        fence: i64,
+    ) -> Result<(), StoreError> {
+        let lent = self.lend("release a lease").await?;
+        let sql = "UPDATE azdo_broker.connections SET lease_holder = NULL, lease_until = NULL
+                   WHERE account = $1 AND role = $2 AND fence = $3";
+        lent.execute(sql, &[&key.account.as_str(), &key.role.to_string(), &fence]).await?;
+        lent.done();
+        Ok(())
+    }
+
+    async fn write_verdict(
+        &self,
+        doing: &'static str,
+        verdict: &Verdict,
+        sql: &str,
+    ) -> Result<Cas, StoreError> {
+        let lent = self.lend(doing).await?;
+        let failure = serde_json::to_string(&verdict.failure).expect("a failure is plain data");
+        let (account, role) = (verdict.key.account.as_str(), verdict.key.role.to_string());
+        let (generation, retry_at) = (verdict.generation.0, micros(verdict.retry_at));
+        let changed =
+            lent.execute(sql, &[&account, &role, &generation, &verdict.fence, &failure, &retry_at]).await?;
+        lent.done();
+        Ok(Cas::of_changed_rows(usize::try_from(changed).unwrap_or(usize::MAX)))
+    }
+}
+
+/// A fence edited to its end is passed over: one more would be no integer, and fail the whole claim. What
+/// another replica claims at this moment is skipped, not waited for.
+pub(in crate::store) const CLAIM_DUE: &str = "
+WITH due AS (
+    SELECT account, role, now FROM azdo_broker.connections, azdo_broker.store_now() AS now
+    WHERE live AND due_at <= now AND fence < 9223372036854775807
+    ORDER BY due_at LIMIT $1 FOR UPDATE OF connections SKIP LOCKED)
+UPDATE azdo_broker.connections c
+SET lease_holder = $2, lease_until = due.now + $3, fence = fence + 1
+FROM due WHERE c.account = due.account AND c.role = due.role
+RETURNING c.account, c.role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence, due.now";

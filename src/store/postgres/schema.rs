@@ -1,0 +1,112 @@
+//! The tables, and what is checked before they are used.
+//!
+//! Everything is in one schema of its own, so that a database may hold other things beside it.
+
+use super::lent::Lent;
+use crate::ids::StoreId;
+use crate::store::error::StoreError;
+
+/// Makes the tables and the store's one row, all or nothing.
+pub(super) async fn create(
+    lent: &Lent,
+    place: &str,
+    store_id: &StoreId,
+    keyring: &[u8],
+) -> Result<(), StoreError> {
+    lent.batch("BEGIN").await?;
+    // Two at once: one waits here for the other, and then finds its store.
+    lent.batch("SELECT pg_advisory_xact_lock(1635410546)").await?;
+    let exists = "SELECT 1 FROM pg_namespace WHERE nspname = 'azdo_broker'";
+    if lent.row(exists, &[]).await?.is_some() {
+        return Err(StoreError::Exists(format!("the schema azdo_broker in {place}")));
+    }
+    lent.batch(TABLES).await?;
+    let insert = "INSERT INTO azdo_broker.store (id, schema, store_id, keyring) VALUES (1, $1, $2, $3)";
+    lent.execute(insert, &[&SCHEMA, &store_id.as_str(), &keyring]).await?;
+    lent.batch("COMMIT").await
+}
+
+/// Looks whether this is a store that this program knows, in a database that keeps what it confirms.
+pub(super) async fn check(lent: &Lent, place: &str) -> Result<StoreId, StoreError> {
+    let store = lent.row("SELECT schema, store_id FROM azdo_broker.store", &[]).await?;
+    let Some(store) = store else {
+        return Err(StoreError::Damaged { place: place.to_owned(), what: "its table store is empty".into() });
+    };
+    let found: i64 = store.get(0);
+    if SCHEMA < found {
+        return Err(StoreError::Newer { place: place.to_owned(), found, known: SCHEMA });
+    }
+    if found != SCHEMA {
+        let what = format!("schema {found} never existed");
+        return Err(StoreError::Damaged { place: place.to_owned(), what });
+    }
+    let settings = "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')";
+    for row in lent.rows(settings, &[]).await? {
+        let (name, value): (String, String) = (row.get(0), row.get(1));
+        let setting = *FORGETFUL.iter().find(|known| **known == name).unwrap_or(&"fsync");
+        if value == "off" {
+            return Err(StoreError::Forgetful { place: place.to_owned(), setting, value });
+        }
+    }
+    let store_id: String = store.get(1);
+    store_id
+        .parse()
+        .map_err(|_| StoreError::Damaged { place: place.to_owned(), what: "its id is no name".to_owned() })
+}
+
+const SCHEMA: i64 = 1;
+const FORGETFUL: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+
+/// Times are microseconds. `due_at` is null where nothing is to be refreshed. Names sort by their bytes, as
+/// everywhere else in the broker.
+const TABLES: &str = r#"
+CREATE SCHEMA azdo_broker;
+
+CREATE FUNCTION azdo_broker.store_now() RETURNS bigint LANGUAGE sql VOLATILE
+    AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$;
+
+CREATE TABLE azdo_broker.store (
+    id integer PRIMARY KEY CHECK (id = 1),
+    schema bigint NOT NULL,
+    store_id text NOT NULL,
+    keyring bytea NOT NULL,
+    probed_at bigint
+);
+
+CREATE TABLE azdo_broker.connections (
+    account text COLLATE "C" NOT NULL,
+    role text COLLATE "C" NOT NULL,
+    generation bigint NOT NULL,
+    live boolean NOT NULL,
+    refresh_at bigint,
+    retry_at bigint,
+    failure text,
+    lease_holder text,
+    lease_until bigint,
+    fence bigint NOT NULL DEFAULT 0,
+    sealed bytea NOT NULL,
+    due_at bigint GENERATED ALWAYS AS
+        (CASE WHEN refresh_at IS NOT NULL THEN greatest(refresh_at, retry_at, lease_until) END) STORED,
+    PRIMARY KEY (account, role)
+);
+CREATE INDEX connections_due ON azdo_broker.connections (due_at) WHERE live;
+
+CREATE TABLE azdo_broker.links (
+    id text COLLATE "C" PRIMARY KEY,
+    account text COLLATE "C" NOT NULL,
+    role text COLLATE "C" NOT NULL,
+    state_hash text NOT NULL UNIQUE,
+    version bigint NOT NULL,
+    open boolean NOT NULL,
+    expires_at bigint NOT NULL,
+    sealed bytea NOT NULL
+);
+CREATE INDEX links_open ON azdo_broker.links (account, role) WHERE open;
+CREATE INDEX links_expiring ON azdo_broker.links (expires_at);
+
+CREATE TABLE azdo_broker.integrations (
+    account text COLLATE "C" PRIMARY KEY,
+    version bigint NOT NULL,
+    sealed bytea NOT NULL
+);
+"#;

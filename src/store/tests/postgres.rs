@@ -1,0 +1,195 @@
+//! What is particular to the store in PostgreSQL: several replicas, the schema, a database that stalls.
+
+use super::*;
+use crate::testing::TestPostgres;
+
+async fn a_store_in(place: &StorePlace) -> Store {
+    Store::create(place, &"store-1".parse().unwrap(), b"keyring").await.unwrap();
+    open(place, "one").await
+}
+
+async fn open(place: &StorePlace, holder: &str) -> Store {
+    Store::open(place, Arc::new(crate::clock::SystemClock::default()), holder).await.unwrap()
+}
+
+async fn refusal(place: &StorePlace) -> String {
+    let clock = Arc::new(crate::clock::SystemClock::default());
+    let refused = Store::open(place, clock, "one").await.err().expect("must not open").to_string();
+    assert_eq!(refused.lines().count(), 1, "{refused}");
+    refused.replace(&place.to_string(), "STORE")
+}
+
+#[tokio::test]
+async fn the_store_in_postgresql_keeps_the_contract() {
+    let server = TestPostgres::start();
+    contract::holds(async || a_store_in(&server.database().await).await).await;
+}
+
+/// F14, F15: two replicas, one lease.
+#[tokio::test]
+async fn f15_a_lease_of_one_replica_is_none_of_another() {
+    let server = TestPostgres::start();
+    let place = server.database().await;
+    let (one, other) = (a_store_in(&place).await, open(&place, "other").await);
+    assert_eq!(one.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
+    let lease = Duration::from_mins(1);
+
+    let key = key();
+    let (first, second) = tokio::join!(one.claim(&key, lease), other.claim(&key, lease));
+
+    let won = [first.unwrap(), second.unwrap()].into_iter().filter(|claim| matches!(claim, Claim::Won(_)));
+    assert_eq!(won.count(), 1);
+}
+
+/// What replicas claim at the same moment is shared out, none of it twice.
+#[tokio::test]
+async fn due_connections_are_claimed_by_one_replica_each() {
+    let server = TestPostgres::start();
+    let place = server.database().await;
+    let (one, other) = (a_store_in(&place).await, open(&place, "other").await);
+    for number in 0..200 {
+        let key = ConnectionKey { account: format!("a{number}").parse().unwrap(), role: Role::ServiceUser };
+        let due = ConnectionWrite { key, refresh_at: Some(Timestamp::UNIX_EPOCH), ..write(None, 1, b"s") };
+        assert_eq!(one.commit(due).await.unwrap(), Cas::Won);
+    }
+    let mut claimed = Vec::new();
+    while claimed.len() < 200 {
+        let lease = Duration::from_mins(1);
+        let (first, second) = tokio::join!(one.claim_due(30, lease), other.claim_due(30, lease));
+        claimed.extend(first.unwrap().into_iter().chain(second.unwrap()).map(|claimed| claimed.row.key));
+    }
+    let count = claimed.len();
+    claimed.sort();
+    claimed.dedup();
+    assert_eq!((count, claimed.len()), (200, 200));
+}
+
+#[tokio::test]
+async fn due_connections_are_found_by_index_in_postgresql_too() {
+    let server = TestPostgres::start();
+    let place = server.database().await;
+    let _store = a_store_in(&place).await;
+    let url = server.url("broker0");
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let explain = async {
+        // A table with something in it, as the planner sees it.
+        let fill = "INSERT INTO azdo_broker.connections (account, role, generation, live, refresh_at, sealed)
+                    SELECT 'a' || n, 'service_user', 1, true, 9000000000000000, 'x' FROM generate_series(1, 20000) n;
+                    ANALYZE azdo_broker.connections";
+        client.batch_execute(fill).await.unwrap();
+        let sql =
+            crate::store::postgres::CLAIM_DUE.replace("$1", "10").replace("$2", "'h'").replace("$3", "1");
+        let rows = client.simple_query(&format!("EXPLAIN {sql}")).await.unwrap();
+        let text = |message: &tokio_postgres::SimpleQueryMessage| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+            _ => None,
+        };
+        let plan = rows.iter().filter_map(text).collect::<Vec<_>>().join("\n");
+        drop(client);
+        plan
+    };
+    let (plan, _ended) = tokio::join!(explain, connection);
+    assert!(plan.contains("connections_due"), "{plan}");
+    assert!(!plan.contains("Seq Scan on connections"), "{plan}");
+}
+
+/// Design 6.3: told at once, and by comparing where the telling was lost.
+#[tokio::test]
+async fn what_one_replica_writes_is_news_to_another() {
+    let server = TestPostgres::start();
+    let place = server.database().await;
+    let (one, other) = (a_store_in(&place).await, open(&place, "other").await);
+    let mut news = other.news();
+    assert_eq!(news.next().await, News::Anything, "what was before is to be compared");
+
+    assert_eq!(one.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
+    let integration = IntegrationRow { account: "acme".parse().unwrap(), version: 1, sealed: b"s".into() };
+    assert_eq!(one.put_integration(None, integration).await.unwrap(), Cas::Won);
+
+    assert_eq!(news.next().await, News::Connection(key()));
+    assert_eq!(news.next().await, News::Integration("acme".parse().unwrap()));
+
+    server
+        .execute(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query = ''",
+        )
+        .await;
+    assert_eq!(news.next().await, News::Anything, "a line that was cut may have missed something");
+}
+
+/// F07: a caller waits a bounded time, and is told what did not answer.
+#[tokio::test]
+async fn f07_a_row_that_somebody_keeps_locked_costs_a_bounded_wait() {
+    let server = TestPostgres::start();
+    let place = server.database().await;
+    let store = a_store_in(&place).await;
+    assert_eq!(store.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
+    let (client, connection) =
+        tokio_postgres::connect(&server.url("broker0"), tokio_postgres::NoTls).await.unwrap();
+    let work = async {
+        client.batch_execute("BEGIN; SELECT * FROM azdo_broker.connections FOR UPDATE").await.unwrap();
+        let refused = store.claim(&key(), Duration::from_mins(1)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Busy { .. }), "{refused:?}");
+        assert!(store.connection(&key()).await.unwrap().row.is_some(), "reads go on");
+        client.batch_execute("ROLLBACK").await.unwrap();
+        assert!(matches!(store.claim(&key(), Duration::from_mins(1)).await.unwrap(), Claim::Won(_)));
+        drop(client);
+    };
+    let ((), _ended) = tokio::join!(work, connection);
+}
+
+/// F06: the server goes away under a write, and comes back.
+#[tokio::test]
+async fn f06_connections_that_broke_are_replaced() {
+    let server = TestPostgres::start();
+    let place = server.database().await;
+    let store = a_store_in(&place).await;
+    assert_eq!(store.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
+    server
+        .execute(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'broker0'",
+        )
+        .await;
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(store.probe().await.is_ok());
+    }
+    assert_eq!(answers.last(), Some(&true), "{answers:?}");
+}
+
+#[tokio::test]
+async fn f05_a_database_without_a_store_is_refused_and_left_as_it_is() {
+    let server = TestPostgres::start();
+    let place = server.database().await;
+    assert_eq!(refusal(&place).await, "there is no store at STORE: run `azdo-broker store init`");
+
+    let _store = a_store_in(&place).await;
+    let again = Store::create(&place, &"store-2".parse().unwrap(), b"other").await.unwrap_err();
+    assert!(again.to_string().contains("exists already"), "{again}");
+    assert_eq!(open(&place, "one").await.store_id().as_str(), "store-1");
+
+    server.execute("broker0", "UPDATE azdo_broker.store SET schema = 99").await;
+    let newer = refusal(&place).await;
+    assert!(newer.starts_with("STORE was written by a newer azdo-broker (schema 99"), "{newer}");
+}
+
+#[tokio::test]
+async fn a_database_that_forgets_what_it_confirmed_is_refused() {
+    let server = TestPostgres::start_with(&["synchronous_commit=off".to_owned()]);
+    let place = server.database().await;
+    Store::create(&place, &"store-1".parse().unwrap(), b"keyring").await.unwrap();
+    let forgetful = refusal(&place).await;
+    assert!(forgetful.contains("synchronous_commit is off"), "{forgetful}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named() {
+    let server = TestPostgres::start();
+    let url = server.url("broker0");
+    let place = StorePlace::Postgres(Box::new(server.place(&url)));
+    drop(server);
+    let refused = refusal(&place).await;
+    assert!(refused.contains("STORE cannot be reached"), "{refused}");
+}

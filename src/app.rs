@@ -14,6 +14,7 @@ use tonic::service::Routes;
 use crate::accounts::Accounts;
 use crate::admin::{self, Admin};
 use crate::audit::{Audit, AuditError, AuditWriter};
+use crate::budgets::TokenBudget;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::devops::{Devops, Paces};
@@ -34,7 +35,7 @@ use crate::seal::{Keyring, KeyringError, Sealer};
 use crate::store::{Store, StoreError, StorePlace};
 use crate::tasks::Tasks;
 use crate::tls::{SocketError, SocketIncoming, TcpIncoming, Tls, TlsError, TlsReloader};
-use crate::tokens::{Refresh, Refresher, Tokens, tokens};
+use crate::tokens::{Follower, Refresh, RefreshParts, Refresher, Tokens, tokens};
 use crate::vault::Vault;
 
 /// A broker whose sockets are bound.
@@ -104,11 +105,19 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let devops = Arc::new(Devops::new(config.devops, outgoing));
     let identifier = Arc::new(Identifier { entra: entra.clone(), devops: devops.clone() });
     let gate = Gate::new(policy.clone(), audit.clone());
-    let upstream = (entra.clone() as _, identifier.clone() as _);
-    let refresh = Refresh::new(vault.clone(), accounts.clone(), upstream, gate.clone(), clock.clone());
+    let refresh = Refresh::new(RefreshParts {
+        vault: vault.clone(),
+        accounts: accounts.clone(),
+        entra: entra.clone(),
+        identifier: identifier.clone(),
+        budget: TokenBudget::new(config.token_rates, clock.clone()),
+        gate: gate.clone(),
+        clock: clock.clone(),
+    });
     let mut metrics = Registry::default();
-    refresh.metrics().register(&mut metrics);
-    let (tokens, refresher) = tokens(refresh, clock.clone(), config.refresh);
+    let refresh_metrics = refresh.metrics();
+    refresh_metrics.register(&mut metrics);
+    let (tokens, refresher, follower) = tokens(refresh, clock.clone(), config.refresh);
 
     let (proofs, prover) =
         make_prover(vault.clone(), accounts.clone(), entra.clone(), tokens.clone(), clock.clone());
@@ -124,9 +133,15 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     };
     let face = shared.into_face(own, identifier, &tasks);
     let (routes, reporter) = grpc::services(&face);
-    let health = HealthWatch { reporter, vault: vault.clone(), audit: audit.clone(), clock: clock.clone() };
+    let health = HealthWatch {
+        reporter,
+        vault: vault.clone(),
+        refreshes: refresh_metrics,
+        audit: audit.clone(),
+        clock: clock.clone(),
+    };
     let mut actors = Stage::default();
-    start_actors(&mut actors, refresher, prover, health, LinkSweeper { vault, clock });
+    start_actors(&mut actors, (refresher, follower), prover, health, LinkSweeper { vault, clock });
     let limits = ServerLimits { connection_age_max: config.connection_age_max };
     Ok(listeners.serve(face, (routes, limits), (audit, Arc::new(metrics)), actors, tasks, writer))
 }
@@ -233,13 +248,14 @@ async fn open_vault(
 
 fn start_actors(
     actors: &mut Stage,
-    refresher: Refresher,
+    (refresher, follower): (Refresher, Follower),
     prover: Prover,
     health: HealthWatch,
     sweeper: LinkSweeper,
 ) {
     actors.start_actor("credential prover", prover.run(actors.stop.clone()));
     actors.start_actor("refresher", refresher.run(actors.stop.clone()));
+    actors.start_actor("follower", follower.run(actors.stop.clone()));
     actors.start_actor("health", health.run(actors.stop.clone()));
     actors.start_actor("link sweeper", sweeper.run(actors.stop.clone()));
 }

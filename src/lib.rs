@@ -47,7 +47,7 @@
 //! | 2½ accounts | [`accounts`] [`identify`] | integrations in memory, the client credential in force; who signed in |
 //! | 2 vault | [`vault`] | opened records over store and seal |
 //! | 1½ gate | [`gate`] | decide and record, asked as one |
-//! | 1 mechanisms | [`policy`] [`store`] [`seal`] [`keys`] [`entra`] [`devops`] [`audit`] [`tls`] | know nothing of each other |
+//! | 1 mechanisms | [`policy`] [`budgets`] [`store`] [`seal`] [`keys`] [`entra`] [`devops`] [`audit`] [`tls`] | know nothing of each other |
 //! | ½ means | [`outgoing`] [`files`] [`tasks`] | the one way out, secret files, owned work |
 //! | 0 vocabulary | [`ids`] [`connection`] [`caller`] [`event`] [`secret`] [`clock`] [`reason`] [`remedy`] [`backoff`] [`git_url`] | no IO, no async; words explain words |
 //!
@@ -212,6 +212,7 @@ pub mod vault;
 
 // 1, mechanisms, which know nothing of each other
 pub mod audit;
+pub mod budgets;
 pub mod devops;
 pub mod entra;
 pub mod keys;

@@ -63,11 +63,38 @@ impl Accounts {
 
     /// The account's integration, from memory if it was asked for before; `None` if it has none.
     pub async fn integration(&self, account: &AccountId) -> Result<Option<Arc<Integration>>, Problem> {
-        if let Some(Held::There(held)) = self.held.read().expect("no panic while held").get(account) {
-            return Ok(Some(held.clone()));
+        if let Some(held) = self.in_memory(account) {
+            return Ok(Some(held));
         }
         let read = self.vault.integration(account).await.map_err(|error| error.problem())?;
         Ok(read.and_then(|integration| self.hold(integration)))
+    }
+
+    /// The integrations held, with their versions.
+    pub fn held(&self) -> Vec<(AccountId, i64)> {
+        let held = self.held.read().expect("no panic while held");
+        let there = |(account, held): (&AccountId, &Held)| match held {
+            Held::There(integration) => Some((account.clone(), integration.version)),
+            Held::Deleted(_) => None,
+        };
+        held.iter().filter_map(there).collect()
+    }
+
+    /// Takes up what another replica wrote, if the integration is one that is held.
+    pub async fn reload(&self, account: &AccountId) -> Result<(), VaultError> {
+        let Some(before) = self.in_memory(account) else {
+            return Ok(());
+        };
+        match self.vault.integration(account).await {
+            Ok(Some(integration)) => drop(self.hold(integration)),
+            Ok(None) => self.forget(&before),
+            // It fails alone (P9): whoever asks for it next is told.
+            Err(VaultError::Damaged(_) | VaultError::Sealed { .. }) => {
+                self.held.write().expect("no panic while held").remove(account);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// The same, if it is not suspended: for who hands out tokens and lists.
@@ -111,6 +138,13 @@ impl Accounts {
     pub fn forget(&self, integration: &Integration) {
         let mut held = self.held.write().expect("no panic while held");
         held.insert(integration.account.clone(), Held::Deleted(integration.version));
+    }
+
+    fn in_memory(&self, account: &AccountId) -> Option<Arc<Integration>> {
+        match self.held.read().expect("no panic while held").get(account) {
+            Some(Held::There(held)) => Some(held.clone()),
+            Some(Held::Deleted(_)) | None => None,
+        }
     }
 
     /// Makes this the integration in force, and says which one is. An older version than the held one

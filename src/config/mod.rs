@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::accounts::Sources;
 use crate::audit::{AuditConfig, Sync};
+use crate::budgets::TokenRates;
 use crate::devops::DevopsConfig;
 use crate::entra::{EntraConfig, Rotation};
 use crate::ids::Label;
@@ -45,6 +46,7 @@ pub struct Config {
     pub proxy: Option<Url>,
     pub ca_pem: Option<Vec<u8>>,
     pub refresh: RefreshConfig,
+    pub token_rates: TokenRates,
     pub audit: AuditConfig,
     pub in_flight_max: usize,
     pub connection_age_max: Duration,
@@ -174,6 +176,7 @@ impl raw::Sections {
             proxy,
             ca_pem,
             refresh: refresh?,
+            token_rates: TokenRates { overall: self.refresh.rate, per_tenant: self.refresh.rate_per_tenant },
             audit: AuditConfig { path: base.join(&self.audit.path), sync: self.audit.sync.into() },
             in_flight_max,
             connection_age_max: connection_age_max?,

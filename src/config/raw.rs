@@ -1,6 +1,6 @@
 //! The file as it is written. Defaults live here and nowhere else.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
@@ -121,6 +121,8 @@ pub(super) struct Outgoing {
 pub(super) struct Refresh {
     pub(super) concurrency: NonZeroUsize,
     pub(super) tick: SignedDuration,
+    pub(super) rate: NonZeroU32,
+    pub(super) rate_per_tenant: NonZeroU32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -206,7 +208,12 @@ impl Default for Devops {
 
 impl Default for Refresh {
     fn default() -> Self {
-        Self { concurrency: NonZeroUsize::new(32).expect("is not zero"), tick: SignedDuration::from_secs(2) }
+        Self {
+            concurrency: NonZeroUsize::new(32).expect("is not zero"),
+            tick: SignedDuration::from_secs(2),
+            rate: NonZeroU32::new(50).expect("is not zero"),
+            rate_per_tenant: NonZeroU32::new(20).expect("is not zero"),
+        }
     }
 }
 

@@ -79,6 +79,7 @@ fn the_example_configuration_is_good_and_shows_the_defaults() {
     assert_eq!(example.entra.authority, defaults.entra.authority);
     assert_eq!(example.devops.base, defaults.devops.base);
     assert_eq!(format!("{:?}", example.refresh), format!("{:?}", defaults.refresh));
+    assert_eq!(example.token_rates, defaults.token_rates);
     assert_eq!(example.in_flight_max, defaults.in_flight_max);
     assert_eq!(example.connection_age_max, defaults.connection_age_max);
     assert_eq!(example.sockets[0].mode, defaults.sockets[0].mode);

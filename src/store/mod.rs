@@ -152,7 +152,7 @@ impl Store {
         account: &AccountId,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<ConnectionRow>, StoreError> {
+    ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
         ask!(self.connections(account, after, limit))
     }
 

@@ -109,7 +109,8 @@ pub struct IntegrationRow {
 /// What another replica changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum News {
-    Connection(ConnectionKey),
+    /// With the generation it has now.
+    Connection(ConnectionKey, Generation),
     Integration(AccountId),
     /// Something may have been missed: whatever is held is to be compared.
     Anything,

@@ -4,7 +4,8 @@
 //!  release ──token()──▶ Tokens ──reads──▶ Slot (watch)
 //!                         │ demand            ▲ learn, fail
 //!                         ▼                   │
-//!                     Refresher ──spawns──▶ Refresh ──▶ vault, accounts, entra
+//!                     Refresher ──spawns──▶ Refresh ──▶ vault, accounts, budgets, entra
+//!                     Follower ───────────▶    │  what other replicas wrote
 //! ```
 //!
 //! # Invariants
@@ -19,6 +20,8 @@
 //!
 //! It decides nothing about callers: [`Allowed`] is proof that somebody did.
 
+mod follow;
+mod land;
 mod metrics;
 mod prove;
 mod refresh;
@@ -36,8 +39,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+pub use self::follow::Follower;
 pub use self::metrics::Metrics;
-pub use self::refresh::Refresh;
+pub use self::refresh::{Refresh, RefreshParts};
 pub use self::refresher::{RefreshConfig, Refresher};
 use self::slot::{Answer, Slot, Slots};
 use crate::clock::{Clock, Validity, earlier};
@@ -235,13 +239,19 @@ impl Tokens {
     }
 }
 
-/// Creates the pair: the handle for the use cases and the actor for the app to run.
-pub fn tokens(refresh: Refresh, clock: Arc<dyn Clock>, config: RefreshConfig) -> (Tokens, Refresher) {
+/// Creates the handle for the use cases, and the actors for the app to run.
+pub fn tokens(
+    refresh: Refresh,
+    clock: Arc<dyn Clock>,
+    config: RefreshConfig,
+) -> (Tokens, Refresher, Follower) {
     let (demands, demanded) = mpsc::channel(DEMANDS_MAX);
     let (used, released) = mpsc::channel(USES_MAX);
     let slots = refresh.slots.clone();
     let tokens = Tokens { clock: clock.clone(), demands, used, slots };
-    (tokens, Refresher::new(refresh, clock, config, demanded, released))
+    let refresh = Arc::new(refresh);
+    let follower = Follower::new(refresh.clone());
+    (tokens, Refresher::new(refresh, clock, config, demanded, released), follower)
 }
 
 impl Token {

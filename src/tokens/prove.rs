@@ -17,6 +17,7 @@ use super::not_linked;
 use super::refresh::{RETRY_STORE, SLOW};
 use super::setback::Setback;
 use super::spend::Unspent;
+use crate::budgets::Urgency;
 use crate::clock::later;
 use crate::connection::Identity;
 use crate::entra::IdTokenError;
@@ -94,7 +95,7 @@ impl Refresh {
         if imported.held.as_ref().is_some_and(|held| now < held.token.expires_at) {
             return Some((hold, imported));
         }
-        let spent = match self.spend(&hold, integration.clone(), Some(&imported.grant)).await {
+        let spent = match self.spend(&hold, integration.clone(), Some(&imported.grant), Urgency::Due).await {
             Ok(spent) => spent,
             Err(Unspent { setback, rescued: None }) => {
                 self.set_back(&hold, setback).await;

@@ -6,37 +6,46 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
+use super::land::Landing;
 use super::metrics::Outcome;
 use super::setback::Setback;
 use super::slot::{Slots, token_of};
 use super::spend::Unspent;
 use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
+use crate::budgets::{TokenBudget, Urgency};
 use crate::clock::{Clock, later};
 use crate::connection::ConnectionKey;
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;
 use crate::identify::Identify;
-use crate::ids::{CredentialId, Generation};
 use crate::reason::{Problem, Reason};
 use crate::remedy::Case;
-use crate::secret::{AccessToken, Fingerprint, RefreshToken};
-use crate::vault::{
-    Claimed, Connection, Hold, Lease, Leased, Live, StoredToken, Vault, VaultError, make_keep_alive_at,
-};
+use crate::secret::{AccessToken, Fingerprint};
+use crate::vault::{Claimed, Connection, Hold, Lease, Leased, Live, Vault, VaultError, make_keep_alive_at};
 
 /// What a refresh needs.
 pub struct Refresh {
     pub(super) slots: Arc<Slots>,
     pub(super) clock: Arc<dyn Clock>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     pub(super) vault: Arc<Vault>,
     pub(super) accounts: Arc<Accounts>,
     pub(super) entra: Arc<dyn TokenEndpoint>,
     pub(super) identifier: Arc<dyn Identify>,
     pub(super) gate: Gate,
+    pub(super) budget: TokenBudget,
+}
+
+/// What it is made of.
+pub struct RefreshParts {
+    pub vault: Arc<Vault>,
+    pub accounts: Arc<Accounts>,
+    pub entra: Arc<dyn TokenEndpoint>,
+    pub identifier: Arc<dyn Identify>,
+    pub budget: TokenBudget,
+    pub gate: Gate,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// What a demand wants of it.
@@ -45,28 +54,11 @@ pub(super) struct Want {
     pub(super) rejected: Option<Fingerprint>,
 }
 
-/// What a refresh brought, ready to be committed.
-struct Landing {
-    grant: Option<RefreshToken>,
-    token: Option<StoredToken>,
-    /// `None`: on demand only.
-    refresh_at: Option<Timestamp>,
-    /// The credential that Entra took, to be noted once the grant is safe.
-    accepted: Option<CredentialId>,
-    /// What is told instead of success, when only the grant was usable.
-    setback: Option<Setback>,
-}
-
 impl Refresh {
-    pub fn new(
-        vault: Arc<Vault>,
-        accounts: Arc<Accounts>,
-        (entra, identifier): (Arc<dyn TokenEndpoint>, Arc<dyn Identify>),
-        gate: Gate,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(parts: RefreshParts) -> Self {
+        let RefreshParts { vault, accounts, entra, identifier, budget, gate, clock } = parts;
         let (slots, metrics) = (Arc::default(), Metrics::default());
-        Self { slots, clock, metrics, vault, accounts, entra, identifier, gate }
+        Self { slots, clock, metrics, vault, accounts, entra, identifier, budget, gate }
     }
 
     /// The counters, to be registered where metrics are served.
@@ -88,7 +80,7 @@ impl Refresh {
             }
             match self.vault.claim(key).await {
                 Ok(Claimed::Won(Leased::Live(lease))) if self.is_answered_by(&lease, &want).await => return,
-                Ok(Claimed::Won(leased)) => return self.leased(leased).await,
+                Ok(Claimed::Won(leased)) => return self.leased(leased, Urgency::Demanded).await,
                 Ok(Claimed::Absent) => return self.tell(key, not_linked(key), Duration::ZERO),
                 Ok(Claimed::Paused { until, failure }) => {
                     return self.tell_pause(key, until, failure.as_ref());
@@ -113,13 +105,13 @@ impl Refresh {
     }
 
     /// Spends the lease: asks Entra and lands what it says.
-    pub(super) async fn leased(&self, leased: Leased) {
+    pub(super) async fn leased(&self, leased: Leased, urgency: Urgency) {
         let _slot = self.slots.slot(&leased.hold().key);
         let lease = match leased {
             Leased::Live(lease) => *lease,
             Leased::Imported(lease) => return self.prove(*lease).await,
         };
-        match self.ask_entra(&lease).await {
+        match self.ask_entra(&lease, urgency).await {
             Ok(landing) => self.land(lease, landing).await,
             Err(setback) => self.set_back(&lease.hold, setback).await,
         }
@@ -191,7 +183,7 @@ impl Refresh {
     }
 
     /// Chooses the credential, spends the grant, judges the answer.
-    async fn ask_entra(&self, lease: &Lease) -> Result<Landing, Setback> {
+    async fn ask_entra(&self, lease: &Lease, urgency: Urgency) -> Result<Landing, Setback> {
         let hold = &lease.hold;
         let account = &hold.key.account;
         let integration = match self.accounts.integration(account).await {
@@ -200,7 +192,7 @@ impl Refresh {
             Err(problem) => return Err(self.setback(hold, problem, None, RETRY_STORE)),
         };
         let grant = lease.live.grant.as_ref();
-        match self.spend(hold, integration, grant).await {
+        match self.spend(hold, integration, grant, urgency).await {
             Ok(spent) if grant.is_none() && is_another(&spent.answered.access, &lease.live) => {
                 let detail = "the app has another service principal in the tenant than the one connected";
                 let problem = Problem::new(Reason::RelinkRequired, detail).case(Case::NoServicePrincipal);
@@ -209,7 +201,7 @@ impl Refresh {
                 Err(setback)
             }
             Ok(spent) => Ok(Landing {
-                token: Some(spent.token()),
+                token: (!self.is_cold(lease, urgency)).then(|| spent.token()),
                 // A service principal has no window to keep open: its next use asks (design.md 6.5).
                 refresh_at: grant.map(|_| make_keep_alive_at(hold.store_now)),
                 grant: spent.answered.refresh.filter(|_| grant.is_some()),
@@ -235,66 +227,12 @@ impl Refresh {
         }
     }
 
-    /// Commits what Entra answered, and publishes it.
-    async fn land(&self, lease: Lease, landing: Landing) {
-        let Lease { hold, live } = lease;
-        let connection = Connection::Live(Live {
-            // No new grant in the answer: the old one goes on (azure.md 5.5).
-            grant: landing.grant.or(live.grant),
-            token: landing.token,
-            refreshed_at: Some(self.clock.now().wall),
-            ..live
-        });
-        let Some(generation) = self.commit(&hold, &connection, landing.refresh_at).await else {
-            return;
-        };
-        self.committed(&hold.key, generation, &connection);
-        if let Some(credential) = &landing.accepted {
-            self.note_accepted(&hold, credential).await;
-        }
-        if let Some(setback) = landing.setback {
-            self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
-        }
-    }
-
-    /// Commits, and tells why if it could not. What is committed exists only here until then, so a store
-    /// that fails is asked again and again (P4), for [`COMMIT_PATIENCE`] or until the drain's end; where the
-    /// old grant works no more, until the drain's end alone.
-    pub(super) async fn commit(
-        &self,
-        hold: &Hold,
-        connection: &Connection,
-        refresh_at: Option<Timestamp>,
-    ) -> Option<Generation> {
-        let began = self.clock.now().monotonic;
-        let mut told = false;
-        loop {
-            match self.vault.commit_refresh(hold, connection, refresh_at).await {
-                Ok(generation) => return Some(generation),
-                Err(VaultError::Changed(_)) => {
-                    self.lost(&hold.key).await;
-                    return None;
-                }
-                Err(error)
-                    if !self.is_strict()
-                        && COMMIT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) =>
-                {
-                    self.metrics.count(Outcome::Lost);
-                    tracing::error!(
-                        connection.key = %hold.key, error = &error as &dyn std::error::Error,
-                        "a new grant could not be written and is given up; the old one stays"
-                    );
-                    self.tell(&hold.key, error.problem(), RETRY_STORE);
-                    return None;
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut told, true) {
-                        self.tell(&hold.key, error.problem(), RETRY_STORE);
-                    }
-                    self.clock.sleep(RETRY_COMMIT).await;
-                }
-            }
-        }
+    /// Nobody asks for it, now or lately: its grant is kept alive, and no token is left lying about (design.md
+    /// 6.4).
+    fn is_cold(&self, lease: &Lease, urgency: Urgency) -> bool {
+        let now = self.clock.now().wall;
+        let last = lease.live.token.as_ref().map(|token| later(token.expires_at, COLD_AFTER));
+        urgency == Urgency::Due && last.is_none_or(|last| last < now)
     }
 
     /// Remembers why a refresh failed, gives the lease back and tells who waits.
@@ -309,40 +247,16 @@ impl Refresh {
         while let Err(error) = self.vault.fail(hold, &setback.failure, retry_at).await {
             // Until then its row says that the grant is lost.
             let is_worth_it = self.is_strict() && !setback.failure.lost;
-            if !is_worth_it || COMMIT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) {
+            if !is_worth_it || VERDICT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) {
                 tracing::warn!(
                     connection.key = %hold.key, error = &error as &dyn std::error::Error,
                     "a verdict was not written; the lease runs out by itself"
                 );
                 break;
             }
-            self.clock.sleep(RETRY_COMMIT).await;
+            self.clock.sleep(RETRY_VERDICT).await;
         }
         self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
-    }
-
-    pub(super) fn committed(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
-        self.metrics.count(Outcome::Committed);
-        tracing::info!(connection.key = %key, connection.generation = generation.0, "refreshed");
-        self.learn(key, generation, connection);
-        self.slots.slot(key).settle();
-    }
-
-    /// The row changed while Entra was asked: our token is dropped, the row decides (P7).
-    async fn lost(&self, key: &ConnectionKey) {
-        self.metrics.count(Outcome::Dropped);
-        tracing::info!(connection.key = %key, "the connection changed during its refresh; the answer was dropped");
-        match self.vault.connection(key).await {
-            Ok(Some(opened)) => {
-                self.learn(key, opened.generation, &opened.connection);
-                match opened.connection {
-                    Connection::Live(_) | Connection::Imported(_) => self.slots.slot(key).settle(),
-                    Connection::Ended(_) => self.tell(key, not_linked(key), Duration::ZERO),
-                }
-            }
-            Ok(None) => self.tell(key, not_linked(key), Duration::ZERO),
-            Err(error) => self.tell(key, error.problem(), RETRY_STORE),
-        }
     }
 
     pub(super) fn tell(&self, key: &ConnectionKey, problem: Problem, pause: Duration) {
@@ -361,9 +275,11 @@ const POLL: Duration = Duration::from_millis(250);
 pub(super) const RETRY_STORE: Duration = Duration::from_secs(2);
 /// A commit clears the count of failures, so the pace of unusable answers is fixed.
 const RESCUED_PAUSE: Duration = Duration::from_mins(1);
-const RETRY_COMMIT: Duration = Duration::from_millis(200);
-/// Longer outages end with the old grant, which Entra still takes (azure.md 2.2).
-const COMMIT_PATIENCE: Duration = Duration::from_mins(2);
+const RETRY_VERDICT: Duration = Duration::from_millis(200);
+/// How long a verdict that takes back a foreseen loss is tried to be written.
+const VERDICT_PATIENCE: Duration = Duration::from_mins(2);
+/// A connection whose last token ran out so long ago is not in use, even if Entra was away for a while.
+const COLD_AFTER: Duration = Duration::from_hours(24);
 /// What an administrator must mend is looked at again at this pace.
 pub(super) const SLOW: Duration = Duration::from_mins(15);
 /// A slot repeats a problem at most this long before the row is asked again: it may have been mended

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::refresh::Want;
 use super::{Demand, Refresh, Used};
+use crate::budgets::Urgency;
 use crate::clock::Clock;
 use crate::connection::ConnectionKey;
 use crate::reason::{Problem, Reason};
@@ -31,6 +32,10 @@ pub struct Refresher {
     keys_of_tasks: HashMap<Id, ConnectionKey>,
     /// Demands that came while their key was running, in case what runs does not answer them.
     waiting: HashMap<ConnectionKey, Demand>,
+    /// A look at what is due is under way.
+    looking: Option<Id>,
+    /// The last look found as much as it asked for: there may be more.
+    is_more_due: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +48,14 @@ pub struct RefreshConfig {
 
 impl Refresher {
     pub(super) fn new(
-        refresh: Refresh,
+        refresh: Arc<Refresh>,
         clock: Arc<dyn Clock>,
         config: RefreshConfig,
         demanded: mpsc::Receiver<Demand>,
         uses: mpsc::Receiver<Used>,
     ) -> Self {
         Self {
-            refresh: Arc::new(refresh),
+            refresh,
             clock,
             config,
             demanded,
@@ -59,6 +64,8 @@ impl Refresher {
             running_keys: HashSet::new(),
             keys_of_tasks: HashMap::new(),
             waiting: HashMap::new(),
+            looking: None,
+            is_more_due: false,
         }
     }
 
@@ -78,8 +85,12 @@ impl Refresher {
                 }
                 () = &mut tick => {
                     tick = clock.sleep(self.config.tick);
-                    if has_room { self.look_what_is_due(); }
+                    self.look_what_is_due();
                 }
+            }
+            // What is due in great number is not paced by the tick but by the budget.
+            if self.is_more_due && self.config.concurrency / 4 <= self.room_for_due() {
+                self.look_what_is_due();
             }
         }
         self.demanded.close();
@@ -120,9 +131,19 @@ impl Refresher {
     }
 
     fn look_what_is_due(&mut self) {
-        let room = self.config.concurrency - self.running.len();
+        let room = self.room_for_due();
+        if self.looking.is_some() || room == 0 {
+            return;
+        }
         let refresh = self.refresh.clone();
-        self.running.spawn(async move { refresh.claim_due(room).await });
+        let look = self.running.spawn(async move { refresh.claim_due(room).await });
+        self.looking = Some(look.id());
+        self.is_more_due = false;
+    }
+
+    /// A quarter is kept for those whom somebody waits for.
+    fn room_for_due(&self) -> usize {
+        (self.config.concurrency * 3).div_ceil(4).saturating_sub(self.running.len())
     }
 
     fn on_uses(&mut self, uses: Vec<Used>) {
@@ -148,6 +169,11 @@ impl Refresher {
             Ok((id, leases)) => (id, Ok(leases)),
             Err(error) => (error.id(), Err(error)),
         };
+        if self.looking == Some(id) {
+            self.looking = None;
+            // Fewer than asked for: the rest is not due yet.
+            self.is_more_due = ended.as_ref().is_ok_and(|leases| self.config.concurrency / 4 <= leases.len());
+        }
         let key = self.keys_of_tasks.remove(&id);
         for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {
             let refresh = self.refresh.clone();
@@ -159,7 +185,7 @@ impl Refresher {
                 });
                 continue;
             }
-            self.start(lease.hold().key.clone(), async move { refresh.leased(lease).await });
+            self.start(lease.hold().key.clone(), async move { refresh.leased(lease, Urgency::Due).await });
         }
         let Some(key) = key else {
             return;

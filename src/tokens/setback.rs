@@ -66,6 +66,14 @@ impl Refresh {
         setback
     }
 
+    /// Others come first, or the tenant asked to be left alone: nothing was sent.
+    pub(super) fn no_turn(&self, hold: &Hold, wait: Duration) -> Setback {
+        let detail = "token requests of this tenant are paced; this one's turn comes later";
+        let problem = Problem::new(Reason::UpstreamThrottled, detail).retry_after(wait);
+        // Spread, so that those who were sent away together do not come back together.
+        self.setback(hold, problem, None, wait.mul_f64(1.0 + make_luck() / 2.0))
+    }
+
     pub(super) fn setback(
         &self,
         hold: &Hold,

@@ -26,7 +26,7 @@ pub(super) struct Slot {
     /// The generation whose first release was told to the refresher.
     used: AtomicI64,
     forced: Mutex<Option<Duration>>,
-    /// Tells whoever waits for a lease of this process that it is free again.
+    /// Tells whoever waits for somebody's lease that it may be free again.
     returned: Notify,
 }
 
@@ -75,6 +75,11 @@ impl Slots {
         self.by_key.read().expect("no panic while held").get(key).cloned()
     }
 
+    /// Everything that somebody asked for.
+    pub(super) fn keys(&self) -> Vec<ConnectionKey> {
+        self.by_key.read().expect("no panic while held").keys().cloned().collect()
+    }
+
     /// As a restart does.
     #[cfg(test)]
     pub(super) fn forget_all(&self) {
@@ -107,6 +112,11 @@ impl Slot {
 
     pub(super) fn attempts(&self) -> u64 {
         self.state.borrow().attempts
+    }
+
+    /// The generation last learned.
+    pub(super) fn generation(&self) -> Generation {
+        self.state.borrow().generation
     }
 
     pub(super) fn answer(&self, min_ttl: Duration, now: Moment) -> Answer {
@@ -155,6 +165,20 @@ impl Slot {
                 state.problem = None;
             }
         });
+    }
+
+    /// Takes a token that could not be committed yet, in the place of the one of this generation. Anything that
+    /// was committed later ousts it, because the generation stays (design.md 6.6). False: something was.
+    pub(super) fn lend(&self, generation: Generation, token: Token) -> bool {
+        self.state.send_if_modified(|state| {
+            let is_current = state.generation <= generation;
+            if is_current {
+                state.generation = generation;
+                state.token = Some(Arc::new(token));
+                state.problem = None;
+            }
+            is_current
+        })
     }
 
     /// What is known now is the answer: wakes who waits.

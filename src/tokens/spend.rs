@@ -3,11 +3,14 @@
 //! A refusal of the client comes before the grant is spent (azure.md 6.3), so that the next credential may
 //! ask with the same grant, in the same refresh: no caller waits for it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::Refresh;
 use super::setback::Setback;
 use crate::accounts::PROBE_EVERY;
+use crate::budgets::Urgency;
 use crate::clock::later;
 use crate::entra::{Answered, Verdict};
 use crate::ids::CredentialId;
@@ -36,6 +39,7 @@ impl Refresh {
         hold: &Hold,
         integration: std::sync::Arc<Integration>,
         grant: Option<&RefreshToken>,
+        urgency: Urgency,
     ) -> Result<Spent, Unspent> {
         let mut attempts = self.accounts.attempts(integration);
         let mut is_foreseen = grant.is_none() || !self.is_strict();
@@ -48,6 +52,9 @@ impl Refresh {
                     return Err(Unspent { setback, rescued: None });
                 }
             };
+            if let Err(wait) = self.budget.turn(&chosen.integration.tenant, urgency, TURN_WITHIN).await {
+                return Err(Unspent { setback: self.no_turn(hold, wait), rescued: None });
+            }
             if !is_foreseen {
                 self.foresee_loss(hold).await.map_err(|setback| Unspent { setback, rescued: None })?;
                 is_foreseen = true;
@@ -64,6 +71,9 @@ impl Refresh {
                     attempts.rejected(&chosen, &error).await;
                 }
                 Err(mut error) => {
+                    if let (Verdict::Throttled, Some(wait)) = (error.verdict, error.retry_after) {
+                        self.budget.pause(&chosen.integration.tenant, wait);
+                    }
                     let is_lost = grant.is_some() && self.is_lost_with(&error);
                     let setback = if is_lost { self.lost_grant(hold) } else { self.judged(hold, &error) };
                     return Err(Unspent { setback, rescued: error.rescued.take() });
@@ -80,6 +90,9 @@ impl Refresh {
         }
     }
 }
+
+/// Of the lease's 15 s, beside the ten that Entra may take.
+const TURN_WITHIN: Duration = Duration::from_secs(3);
 
 impl Spent {
     pub(super) fn token(&self) -> StoredToken {

@@ -15,6 +15,9 @@ use crate::seal::Place;
 use crate::secret::make_luck;
 use crate::store::{Cas, ConnectionRow, ConnectionWrite};
 
+/// What a refresh brought, sealed once, so that the same can be written again and again.
+pub struct SealedRefresh(ConnectionWrite);
+
 impl Vault {
     /// The connection, tombstones included; `None` if it never existed.
     pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<Opened>, VaultError> {
@@ -54,20 +57,32 @@ impl Vault {
         Ok(live)
     }
 
-    /// Writes what a refresh brought, if the connection is still the one that was leased.
-    pub async fn commit_refresh(
+    /// Seals what a refresh brought, to be written in the place of what was leased.
+    pub fn seal_refresh(
         &self,
         hold: &Hold,
         refreshed: &Connection,
         refresh_at: Option<Timestamp>,
-    ) -> Result<Generation, VaultError> {
+    ) -> SealedRefresh {
         let from = (Some(hold.generation), hold.store_now);
-        let write = self.write(&hold.key, from, &refreshed.into(), refresh_at);
-        let generation = write.generation;
-        match self.store.commit(write).await? {
-            Cas::Won => Ok(generation),
-            Cas::Lost => Err(VaultError::Changed(hold.key.to_string())),
+        SealedRefresh(self.write(&hold.key, from, &refreshed.into(), refresh_at))
+    }
+
+    /// Writes it, if the connection is still the one that was leased. To be repeated after an error: if it was
+    /// written already, that is found, and is a success.
+    pub async fn commit_refresh(&self, sealed: &SealedRefresh) -> Result<Generation, VaultError> {
+        match self.store.commit(sealed.0.clone()).await? {
+            Cas::Won => Ok(sealed.0.generation),
+            Cas::Lost => Err(VaultError::Changed(sealed.0.key.to_string())),
         }
+    }
+
+    /// The generations that the store has now, for replicas that compare what they hold.
+    pub async fn generations(
+        &self,
+        keys: Vec<ConnectionKey>,
+    ) -> Result<Vec<(ConnectionKey, Generation)>, VaultError> {
+        Ok(self.store.generations(keys).await?)
     }
 
     /// Brings refreshes forward: connections that are used get their next one at half life.

@@ -161,6 +161,14 @@ impl Vault {
         Ok(rows.into_iter().map(open).collect())
     }
 
+    /// The versions that the store has now, for replicas that compare what they hold.
+    pub async fn integration_versions(
+        &self,
+        accounts: Vec<AccountId>,
+    ) -> Result<Vec<(AccountId, i64)>, VaultError> {
+        Ok(self.store.integration_versions(accounts).await?)
+    }
+
     /// Writes it against the version it was read at; returns it with its new version.
     pub async fn put_integration(&self, mut integration: Integration) -> Result<Integration, VaultError> {
         let expected = (integration.version != 0).then_some(integration.version);

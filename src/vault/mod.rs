@@ -18,13 +18,15 @@ mod links;
 mod record;
 
 pub use connection::{Connection, Ended, Held, Imported, Live, Opened, Standing, StoredToken};
-pub use connections::make_keep_alive_at;
+pub use connections::{SealedRefresh, make_keep_alive_at};
 pub use integrations::{ClientCredential, Integration, Means, Suspension};
 pub use leases::{Claimed, Hold, ImportLease, Lease, Leased};
 pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 
 use crate::reason::{Problem, Reason, Refused};
 use crate::seal::{SealError, Sealer};
+pub use crate::store::{News, StoreNews};
+
 use crate::store::{Store, StoreError};
 
 /// Cheap to share behind an `Arc`.
@@ -55,6 +57,11 @@ pub enum VaultError {
 impl Vault {
     pub fn new(store: Store, sealer: Sealer) -> Self {
         Self { store, sealer }
+    }
+
+    /// What other replicas write from now on.
+    pub fn news(&self) -> StoreNews {
+        self.store.news()
     }
 
     /// Whether the store takes writes.

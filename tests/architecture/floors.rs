@@ -29,7 +29,10 @@ const FLOORS: &[Floor] = &[
         among_themselves: true,
     },
     floor("½, means", &["files", "outgoing", "tasks"]),
-    floor("1, mechanisms", &["audit", "devops", "entra", "keys", "policy", "seal", "store", "tls"]),
+    floor(
+        "1, mechanisms",
+        &["audit", "budgets", "devops", "entra", "keys", "policy", "seal", "store", "tls"],
+    ),
     floor("1½, the gate", &["gate"]),
     floor("2, the vault", &["vault"]),
     floor("2½, accounts", &["accounts", "identify"]),

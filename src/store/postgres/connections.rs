@@ -165,8 +165,8 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
             let sql = "WITH written AS (
                          INSERT INTO azdo_broker.connections (account, role, generation, sealed, live, refresh_at)
                          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account, role) DO NOTHING
-                         RETURNING account, role)
-                       SELECT pg_notify('azdo_broker', account || '/' || role) FROM written";
+                         RETURNING account, role, generation)
+                       SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
             lent.rows(sql, &[&account, &role, &generation, &write.sealed, &write.live, &refresh_at]).await?
         }
         Some(Generation(expected)) => {
@@ -175,8 +175,8 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
                          SET generation = $3, sealed = $4, live = $5, refresh_at = $6,
                              retry_at = NULL, failure = NULL, lease_holder = NULL, lease_until = NULL
                          WHERE account = $1 AND role = $2 AND generation = $7
-                         RETURNING account, role)
-                       SELECT pg_notify('azdo_broker', account || '/' || role) FROM written";
+                         RETURNING account, role, generation)
+                       SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
             let parameters: super::lent::Parameters<'_> =
                 &[&account, &role, &generation, &write.sealed, &write.live, &refresh_at, &expected];
             lent.rows(sql, parameters).await?

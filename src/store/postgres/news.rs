@@ -19,6 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::place::PostgresPlace;
 use crate::connection::{ConnectionKey, Role};
+use crate::ids::Generation;
 use crate::store::rows::News;
 
 /// Owned by who follows; dropping it closes the line.
@@ -116,14 +117,14 @@ where
     }
 }
 
-/// `account` for an integration, `account/role` for a connection. Anybody may notify anything.
+/// `account` for an integration, `account/role generation` for a connection. Anybody may notify anything.
 fn parse(payload: &str) -> Option<News> {
-    match payload.split_once('/') {
-        None => Some(News::Integration(payload.parse().ok()?)),
-        Some((account, role)) => {
-            Some(News::Connection(ConnectionKey { account: account.parse().ok()?, role: Role::parse(role)? }))
-        }
-    }
+    let Some((account, rest)) = payload.split_once('/') else {
+        return Some(News::Integration(payload.parse().ok()?));
+    };
+    let (role, generation) = rest.split_once(' ')?;
+    let key = ConnectionKey { account: account.parse().ok()?, role: Role::parse(role)? };
+    Some(News::Connection(key, Generation(generation.parse().ok()?)))
 }
 
 /// All that is held is compared this often, in case a notification was lost without a trace.
@@ -143,12 +144,21 @@ mod tests {
     fn a_notification_of_somebody_else_is_passed_over() {
         assert!(matches!(parse("acme"), Some(News::Integration(account)) if account.as_str() == "acme"));
         let key = |payload| match parse(payload) {
-            Some(News::Connection(key)) => key.to_string(),
+            Some(News::Connection(key, generation)) => format!("{key} at {}", generation.0),
             _ => String::new(),
         };
-        assert_eq!(key("acme/service_user"), "acme/service_user");
-        assert_eq!(key("acme/developer/ana"), "acme/developer/ana");
-        for odd in ["", "/", "acme/", "acme/admin", "a b", "acme/developer/"] {
+        assert_eq!(key("acme/service_user 7"), "acme/service_user at 7");
+        assert_eq!(key("acme/developer/ana 8"), "acme/developer/ana at 8");
+        for odd in [
+            "",
+            "/",
+            "acme/",
+            "acme/admin 1",
+            "a b",
+            "acme/developer/ 1",
+            "acme/service_user",
+            "acme/service_user x",
+        ] {
             assert!(parse(odd).is_none(), "{odd}");
         }
     }

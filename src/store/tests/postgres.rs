@@ -106,7 +106,7 @@ async fn what_one_replica_writes_is_news_to_another() {
     let integration = IntegrationRow { account: "acme".parse().unwrap(), version: 1, sealed: b"s".into() };
     assert_eq!(one.put_integration(None, integration).await.unwrap(), Cas::Won);
 
-    assert_eq!(news.next().await, News::Connection(key()));
+    assert_eq!(news.next().await, News::Connection(key(), Generation(1)));
     assert_eq!(news.next().await, News::Integration("acme".parse().unwrap()));
 
     server

@@ -32,11 +32,18 @@ impl Given {
         let shared = Arc::new(entra.clone());
         let (audit, writer, _) = Audit::in_memory(clock.clone());
         tokio::spawn(writer.run());
-        let gate = Gate::new(Arc::new(Policy::from_toml("").unwrap()), audit);
-        let upstream = (shared.clone() as _, shared as _);
-        let refresh = Refresh::new(vault.clone(), accounts.clone(), upstream, gate, clock.clone());
+        let rates = TokenRates { overall: 100.try_into().unwrap(), per_tenant: 100.try_into().unwrap() };
+        let refresh = Refresh::new(RefreshParts {
+            vault: vault.clone(),
+            accounts: accounts.clone(),
+            entra: shared.clone(),
+            identifier: shared,
+            budget: TokenBudget::new(rates, clock.clone()),
+            gate: Gate::new(Arc::new(Policy::from_toml("").unwrap()), audit),
+            clock: clock.clone(),
+        });
         let config = RefreshConfig { concurrency: 4, tick };
-        let (tokens, refresher) = tokens(refresh, clock.clone(), config);
+        let (tokens, refresher, _follower) = tokens(refresh, clock.clone(), config);
         let stop = CancellationToken::new();
         tokio::spawn(refresher.run(stop.clone()));
         vault.put_integration(integration(clock.now().wall)).await.unwrap();

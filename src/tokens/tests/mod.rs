@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 use crate::accounts::{Accounts, Sources};
+use crate::budgets::{TokenBudget, TokenRates};
 use crate::caller::Caller;
 use crate::connection::Role;
 use crate::entra::{EntraError, Verdict};

@@ -1,0 +1,138 @@
+//! Landing what Entra answered: commit it, publish it, and what becomes of it while the store is away.
+//!
+//! # Invariants
+//!
+//! 1. A new grant exists only here until it is committed. It is tried until then, or until another write
+//!    won: a store that fails costs no grant, and neither does a shutdown while it lasts (P4, design.md 6.6).
+//! 2. The same sealed bytes are written each time, so that a write whose answer was lost is not taken for
+//!    somebody else's.
+//! 3. A token that cannot be committed is lent to the slot after [`LEND_AFTER`]: an outage of the database
+//!    costs no read (P6). Whatever is committed later ousts it; a token whose swap was lost goes with it (P7).
+//!    Not where each grant works once: there it waits for the commit.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::metrics::Outcome;
+use super::refresh::{RETRY_STORE, TELL_MAX};
+use super::setback::Setback;
+use super::slot::token_of;
+use super::{Refresh, not_linked};
+use crate::backoff::Backoff;
+use crate::connection::ConnectionKey;
+use crate::ids::{CredentialId, Generation};
+use crate::secret::{RefreshToken, make_luck};
+use crate::vault::{Connection, Hold, Lease, Live, StoredToken, VaultError};
+
+/// What a refresh brought, ready to be committed.
+pub(super) struct Landing {
+    pub(super) grant: Option<RefreshToken>,
+    pub(super) token: Option<StoredToken>,
+    /// `None`: on demand only.
+    pub(super) refresh_at: Option<Timestamp>,
+    /// The credential that Entra took, to be noted once the grant is safe.
+    pub(super) accepted: Option<CredentialId>,
+    /// What is told instead of success, when only the grant was usable.
+    pub(super) setback: Option<Setback>,
+}
+
+impl Refresh {
+    /// Commits what Entra answered, and publishes it.
+    pub(super) async fn land(&self, lease: Lease, landing: Landing) {
+        let Lease { hold, live } = lease;
+        let connection = Connection::Live(Live {
+            // No new grant in the answer: the old one goes on (azure.md 5.5).
+            grant: landing.grant.or(live.grant),
+            token: landing.token,
+            refreshed_at: Some(self.clock.now().wall),
+            ..live
+        });
+        let Some(generation) = self.commit(&hold, &connection, landing.refresh_at).await else {
+            return;
+        };
+        self.committed(&hold.key, generation, &connection);
+        if let Some(credential) = &landing.accepted {
+            self.note_accepted(&hold, credential).await;
+        }
+        if let Some(setback) = landing.setback {
+            self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
+        }
+    }
+
+    /// Commits, and tells why while it cannot. `None`: another write won, and what it made is published.
+    pub(super) async fn commit(
+        &self,
+        hold: &Hold,
+        connection: &Connection,
+        refresh_at: Option<Timestamp>,
+    ) -> Option<Generation> {
+        let sealed = self.vault.seal_refresh(hold, connection, refresh_at);
+        let began = self.clock.now().monotonic;
+        let mut kept = None;
+        let mut failures = 0;
+        loop {
+            let error = match self.vault.commit_refresh(&sealed).await {
+                Ok(generation) => return Some(generation),
+                Err(VaultError::Changed(_)) => {
+                    self.lost(&hold.key).await;
+                    return None;
+                }
+                Err(error) => error,
+            };
+            failures += 1;
+            let waited = self.clock.now().monotonic.saturating_sub(began);
+            let may_lend = !self.is_strict() && matches!(connection, Connection::Live(_));
+            if !may_lend || LEND_AFTER <= waited {
+                kept.get_or_insert_with(|| {
+                    tracing::error!(
+                        connection.key = %hold.key, error = &error as &dyn std::error::Error,
+                        "a new grant cannot be written; it is kept in memory and tried again"
+                    );
+                    self.metrics.keep_uncommitted()
+                });
+                if may_lend {
+                    self.lend(hold, connection);
+                }
+                // Whoever the lent token serves gets it; others learn at once what they wait for.
+                self.tell(&hold.key, error.problem(), RETRY_STORE);
+            }
+            self.clock.sleep(RETRY_COMMIT.wait(failures, make_luck())).await;
+        }
+    }
+
+    fn lend(&self, hold: &Hold, connection: &Connection) {
+        let Connection::Live(live) = connection else { return };
+        if let Some(token) = token_of(live, hold.generation, self.clock.now()) {
+            self.slots.slot(&hold.key).lend(hold.generation, token);
+        }
+    }
+
+    pub(super) fn committed(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
+        self.metrics.count(Outcome::Committed);
+        tracing::info!(connection.key = %key, connection.generation = generation.0, "refreshed");
+        self.learn(key, generation, connection);
+        self.slots.slot(key).settle();
+    }
+
+    /// The row changed while Entra was asked: our token is dropped, the row decides (P7).
+    async fn lost(&self, key: &ConnectionKey) {
+        self.metrics.count(Outcome::Dropped);
+        tracing::info!(connection.key = %key, "the connection changed during its refresh; the answer was dropped");
+        match self.vault.connection(key).await {
+            Ok(Some(opened)) => {
+                self.learn(key, opened.generation, &opened.connection);
+                match opened.connection {
+                    Connection::Live(_) | Connection::Imported(_) => self.slots.slot(key).settle(),
+                    Connection::Ended(_) => self.tell(key, not_linked(key), Duration::ZERO),
+                }
+            }
+            Ok(None) => self.tell(key, not_linked(key), Duration::ZERO),
+            Err(error) => self.tell(key, error.problem(), RETRY_STORE),
+        }
+    }
+}
+
+/// Long enough for a failover of the store that goes well, short enough for who waits.
+const LEND_AFTER: Duration = Duration::from_secs(2);
+const RETRY_COMMIT: Backoff = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(2) };

@@ -29,6 +29,7 @@ mod public_urls;
 mod reflection_health;
 mod refresh;
 mod release;
+mod replicas;
 mod repo_pages;
 mod repo_snapshots;
 mod repos;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use azdo_broker::app::{self, Bound, BuildError};
-use azdo_broker::clock::Clock as _;
+use azdo_broker::clock::{Clock as _, SystemClock};
 use azdo_broker::config::Config;
 use azdo_broker::lifecycle::Ended;
 use azdo_broker::store::StoreError;
@@ -36,9 +36,20 @@ impl TestApp {
 
     pub(crate) async fn empty_in(world: World) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let options = Options { clock_start: Some(clock.now().wall), world, ..Options::default() };
-        let emulator = Emulator::start(options).await.unwrap();
+        let emulator = emulator_in(world, &clock).await;
         let files = Files::make(&emulator).await;
+        Self::on(emulator, files, clock).await
+    }
+
+    /// A broker over an empty database, at the present time.
+    pub(crate) async fn empty_over(store: &str) -> Self {
+        let clock = Arc::new(ManualClock::at(SystemClock::default().now().wall));
+        let emulator = emulator_in(World::example(), &clock).await;
+        let files = Files::make_over(&emulator, store).await;
+        Self::on(emulator, files, clock).await
+    }
+
+    async fn on(emulator: Emulator, files: Files, clock: Arc<ManualClock>) -> Self {
         let (bound, stop, ended) = serve(&files, &clock).await;
         let Addresses { tcp, links, admin } = bound;
         Self { emulator, files, tcp, links, admin, clock, stop: Some(stop), ended }
@@ -58,8 +69,15 @@ impl TestApp {
         app
     }
 
+    /// Another broker over the same store, with sockets of its own. Dropping the guard stops it.
+    pub(crate) async fn replica(&self) -> (Files, DropGuard) {
+        let files = self.files.of_replica(&self.emulator);
+        let (_, stop, _) = serve(&files, &self.clock).await;
+        (files, stop)
+    }
+
     /// Registers `acme`; its proof is over when this returns, so that no fault of a test meets it.
-    async fn register(&self) {
+    pub(crate) async fn register(&self) {
         let operator = self.operator().await;
         operator.put(self.registration()).await.unwrap();
         let first = async || operator.integration("acme").await.unwrap().client_credentials.remove(0);
@@ -203,6 +221,11 @@ impl TestApp {
         };
         tokio::time::timeout(PATIENCE, asking).await.unwrap();
     }
+}
+
+async fn emulator_in(world: World, clock: &ManualClock) -> Emulator {
+    let options = Options { clock_start: Some(clock.now().wall), world, ..Options::default() };
+    Emulator::start(options).await.unwrap()
 }
 
 struct Addresses {

@@ -30,17 +30,39 @@ pub(crate) struct Files {
     pub(crate) links_keys: &'static str,
     pub(crate) entra_keys: &'static str,
     pub(crate) devops_keys: &'static str,
+    /// The key of `[store]`: a file of this folder, or a database.
+    store: String,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Files {
     /// Writes all files and makes key and store by the offline commands.
     pub(crate) async fn make(emulator: &Emulator) -> Self {
+        Self::make_over(emulator, "path = \"azdo-broker.db\"").await
+    }
+
+    /// The same with another store.
+    pub(crate) async fn make_over(emulator: &Emulator, store: &str) -> Self {
+        let files = Self::lay(emulator, store);
+        offline::keys_new(&files.path("azdo-broker.key")).unwrap();
+        offline::store_init(&files.config()).await.unwrap();
+        files
+    }
+
+    /// The files of another replica: the same key, the same store.
+    pub(crate) fn of_replica(&self, emulator: &Emulator) -> Self {
+        let files = Self::lay(emulator, &self.store);
+        std::fs::copy(self.path("azdo-broker.key"), files.path("azdo-broker.key")).unwrap();
+        files
+    }
+
+    fn lay(emulator: &Emulator, store: &str) -> Self {
         let files = Self {
             folder: tempfile::tempdir().unwrap(),
             links_keys: "",
             entra_keys: "",
             devops_keys: "",
+            store: store.to_owned(),
             authority: authority("platform"),
         };
         let mut server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -52,8 +74,6 @@ impl Files {
         files.write("emulator-ca.crt", emulator.ca_pem());
         files.write("policy.toml", POLICY);
         files.write_config(emulator, 0);
-        offline::keys_new(&files.path("azdo-broker.key")).unwrap();
-        offline::store_init(&files.config()).await.unwrap();
         files
     }
 
@@ -62,6 +82,7 @@ impl Files {
         let text = CONFIG
             .replace("{links_port}", &links_port.to_string())
             .replace("{links_keys}", self.links_keys)
+            .replace("{store}", &self.store)
             .replace("{entra_keys}", self.entra_keys)
             .replace("{devops_keys}", self.devops_keys)
             .replace("{browser}", &emulator.browser_url())
@@ -167,6 +188,9 @@ client_ca = "ca.crt"
 [[links.return_target]]
 name = "settings"
 url = "/settings/azure-devops"
+
+[store]
+{store}
 
 [devops]
 {devops_keys}

@@ -5,6 +5,7 @@ mod browser;
 mod client;
 mod files;
 mod linking;
+mod replicas;
 
 pub(crate) use app::{PATIENCE, TestApp};
 pub(crate) use browser::{Browser, Page};
@@ -13,3 +14,4 @@ pub(crate) use client::{
 };
 pub(crate) use files::{CLIENT_ID, Files, IDE_BACKEND, SECRET, STRANGER, TENANT};
 pub(crate) use linking::SignedIn;
+pub(crate) use replicas::Replicas;

@@ -60,6 +60,18 @@ enum StoreCommand {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Move a store to another place, from a file into a database or back; stop all brokers before
+    ///
+    /// Rows are copied sealed: the key file stays the same. The old store is marked as moved, and refused from
+    /// then on. A copy that broke off is run again until it is done.
+    Copy {
+        /// The configuration that names the store as it is
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The configuration that names the place to move it to
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -90,6 +102,12 @@ fn main() -> ExitCode {
         Command::Serve { config, log } => serve(&config, log),
         Command::Check { config } => done(offline::check(&config)),
         Command::Store(StoreCommand::Init { config }) => in_runtime(offline::store_init(&config)),
+        Command::Store(StoreCommand::Copy { config, to }) => {
+            let mut progress = |sentence: String| {
+                let _written = writeln!(std::io::stderr(), "{sentence}");
+            };
+            in_runtime(offline::store_copy(&config, &to, &mut progress))
+        }
         Command::Keys(KeysCommand::New { file }) => done(offline::keys_new(&file)),
         Command::Policy(PolicyCommand::Check { file }) => done(offline::policy_check(&file)),
         Command::Remote(command) => remote(&arguments.remote, command),

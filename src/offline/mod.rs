@@ -1,14 +1,16 @@
 //! What needs configuration and files, but no running broker: `check`, `policy check`, `keys new`,
-//! `store init`.
+//! `store init`, `store copy`.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::clock::SystemClock;
 use crate::config::{Config, Places, Problems};
 use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::policy::{Policy, PolicyError};
 use crate::seal::Keyring;
 use crate::secret::make_random_text;
-use crate::store::{Store, StoreError, StorePlace};
+use crate::store::{Copied, CopyError, Store, StoreError, StorePlace, copy};
 use crate::tls::{Tls, TlsError};
 
 /// Why an offline command did not do its work.
@@ -28,6 +30,8 @@ pub enum OfflineError {
     },
     #[error("the store cannot be made")]
     Store(#[from] StoreError),
+    #[error("the store cannot be moved")]
+    Copy(#[from] CopyError),
     #[error("the TLS files cannot be used")]
     Tls(#[from] TlsError),
 }
@@ -72,3 +76,29 @@ pub async fn store_init(config: &Path) -> Result<String, OfflineError> {
     Store::create(&places.store, &store_id, &wrapped).await?;
     Ok(format!("made the store {}", places.store))
 }
+
+/// Moves the store of one configuration to where another one says; tells now and then how far it is.
+pub async fn store_copy(
+    config: &Path,
+    to: &Path,
+    progress: &mut dyn FnMut(String),
+) -> Result<String, OfflineError> {
+    let from = Places::read(config).map_err(OfflineError::Config)?;
+    let to = Places::read(to).map_err(OfflineError::Config)?;
+    let mut told = 0;
+    let mut tell = |copied: u64, all: u64| {
+        if told + TELL_EVERY <= copied || copied == all {
+            told = copied;
+            progress(format!("{copied} of {all} rows"));
+        }
+    };
+    let Copied { count, is_resumed } =
+        copy(&from.store, &to.store, Arc::new(SystemClock::default()), &mut tell).await?;
+    let resumed = if is_resumed { " (resumed)" } else { "" };
+    Ok(format!(
+        "moved {} connections, {} links and {} integrations from {} to {}{resumed}: serve that one, with the same key file",
+        count.connections, count.links, count.integrations, from.store, to.store
+    ))
+}
+
+const TELL_EVERY: u64 = 10_000;

@@ -52,6 +52,12 @@ pub enum StoreError {
         "{place} loses what it confirmed ({setting} is {value}): set it to on, or to remote_apply with standbys"
     )]
     Forgetful { place: String, setting: &'static str, value: String },
+    #[error("{place} is being filled: run `azdo-broker store copy` to its end, or drop what is there")]
+    Arriving { place: String },
+    #[error("{place} is being copied to {to}: run `azdo-broker store copy` to its end")]
+    Leaving { place: String, to: String },
+    #[error("{place} was moved to {to}: serve that one, and delete this one when you trust it")]
+    Moved { place: String, to: String },
     #[error("could not {0}: the broker is shutting down")]
     ShuttingDown(&'static str),
 }

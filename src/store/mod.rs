@@ -27,6 +27,7 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+mod copy;
 mod error;
 mod postgres;
 mod rows;
@@ -41,12 +42,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
 pub use postgres::{InvalidPlace, PostgresPlace};
 pub use rows::{
-    Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, IntegrationRow, LinkRow, LinkWrite, Loaded, News,
-    Verdict,
+    Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, Count, IntegrationRow, LinkRow, LinkWrite, Loaded,
+    News, Verdict,
 };
+use rows::{Cursor, Page, Relocation};
 
 use crate::clock::Clock;
 use crate::connection::{ConnectionKey, Role};
@@ -92,15 +95,39 @@ macro_rules! ask {
 impl Store {
     /// Makes a new store; refuses where anything exists already.
     pub async fn create(place: &StorePlace, store_id: &StoreId, keyring: &[u8]) -> Result<(), StoreError> {
+        Self::create_as(place, store_id, keyring, &Relocation::Home).await
+    }
+
+    async fn create_as(
+        place: &StorePlace,
+        store_id: &StoreId,
+        keyring: &[u8],
+        relocation: &Relocation,
+    ) -> Result<(), StoreError> {
         match place {
-            StorePlace::File(path) => sqlite::create(path, store_id, keyring),
-            StorePlace::Postgres(place) => postgres::create(place, store_id, keyring).await,
+            StorePlace::File(path) => sqlite::create(path, store_id, keyring, relocation),
+            StorePlace::Postgres(place) => postgres::create(place, store_id, keyring, relocation).await,
         }
     }
 
-    /// Opens a store that exists. One in a file is this process's alone: leases of processes before it are
-    /// void.
+    /// Opens a store that exists, and is not on its way to another place. One in a file is this process's
+    /// alone: leases of processes before it are void.
     pub async fn open(place: &StorePlace, clock: Arc<dyn Clock>, holder: &str) -> Result<Self, StoreError> {
+        let store = Self::open_wherever(place, clock, holder).await?;
+        let place = place.to_string();
+        match ask!(store.relocation())? {
+            Relocation::Home => Ok(store),
+            Relocation::Arriving => Err(StoreError::Arriving { place }),
+            Relocation::Leaving(to) => Err(StoreError::Leaving { place, to }),
+            Relocation::Moved(to) => Err(StoreError::Moved { place, to }),
+        }
+    }
+
+    async fn open_wherever(
+        place: &StorePlace,
+        clock: Arc<dyn Clock>,
+        holder: &str,
+    ) -> Result<Self, StoreError> {
         let holder = holder.to_owned();
         let backend = match place {
             StorePlace::File(path) => Backend::Sqlite(Sqlite::open(path.clone(), clock, holder).await?),
@@ -309,6 +336,29 @@ impl Store {
         accounts: Vec<AccountId>,
     ) -> Result<Vec<(AccountId, i64)>, StoreError> {
         ask!(self.integration_versions(accounts))
+    }
+}
+
+/// What `store copy` needs.
+impl Store {
+    async fn relocation(&self) -> Result<Relocation, StoreError> {
+        ask!(self.relocation())
+    }
+
+    async fn set_relocation(&self, relocation: Relocation) -> Result<(), StoreError> {
+        ask!(self.set_relocation(relocation))
+    }
+
+    async fn page(&self, from: Cursor, rows: usize) -> Result<Page, StoreError> {
+        ask!(self.page(from, rows))
+    }
+
+    async fn fill(&self, page: Page) -> Result<(), StoreError> {
+        ask!(self.fill(page))
+    }
+
+    async fn count(&self) -> Result<Count, StoreError> {
+        ask!(self.count())
     }
 }
 

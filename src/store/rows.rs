@@ -106,6 +106,47 @@ pub struct IntegrationRow {
     pub sealed: Vec<u8>,
 }
 
+/// Where a store stands in a move from one place to another (`store copy`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Relocation {
+    /// Nobody moves it: it may be served.
+    Home,
+    /// It is being filled from another store.
+    Arriving,
+    /// It is being copied to the place that is named here.
+    Leaving(String),
+    /// It was copied there, whole. What stays here is old.
+    Moved(String),
+}
+
+/// A page of everything a store keeps, in the order of its keys.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    pub connections: Vec<ConnectionRow>,
+    pub links: Vec<LinkRow>,
+    pub integrations: Vec<IntegrationRow>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<Cursor>,
+}
+
+/// A place in the order of all rows.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) enum Cursor {
+    #[default]
+    Start,
+    Connection(String, String),
+    Link(String),
+    Integration(String),
+}
+
+/// How many rows there are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Count {
+    pub connections: u64,
+    pub links: u64,
+    pub integrations: u64,
+}
+
 /// What another replica changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum News {
@@ -114,6 +155,34 @@ pub enum News {
     Integration(AccountId),
     /// Something may have been missed: whatever is held is to be compared.
     Anything,
+}
+
+impl Relocation {
+    const LEAVING: &str = "leaving ";
+    const MOVED: &str = "moved ";
+    const ARRIVING: &str = "arriving";
+
+    /// The text of its column; none for a store at home.
+    pub(super) fn text(&self) -> Option<String> {
+        match self {
+            Self::Home => None,
+            Self::Arriving => Some(Self::ARRIVING.to_owned()),
+            Self::Leaving(place) => Some(format!("{}{place}", Self::LEAVING)),
+            Self::Moved(place) => Some(format!("{}{place}", Self::MOVED)),
+        }
+    }
+
+    /// A text that nobody of us wrote stands for a move that is not over: the store is not served.
+    pub(super) fn parse(text: Option<&str>) -> Self {
+        match text {
+            None => Self::Home,
+            Some(Self::ARRIVING) => Self::Arriving,
+            Some(text) => match text.strip_prefix(Self::MOVED) {
+                Some(place) => Self::Moved(place.to_owned()),
+                None => Self::Leaving(text.strip_prefix(Self::LEAVING).unwrap_or("somewhere").to_owned()),
+            },
+        }
+    }
 }
 
 impl Cas {

@@ -58,7 +58,7 @@ impl Refresh {
     pub fn new(parts: RefreshParts) -> Self {
         let RefreshParts { vault, accounts, entra, identifier, budget, gate, clock } = parts;
         let (slots, metrics) = (Arc::default(), Metrics::default());
-        Self { slots, clock, metrics, vault, accounts, entra, identifier, budget, gate }
+        Self { slots, clock, metrics, vault, accounts, entra, identifier, gate, budget }
     }
 
     /// The counters, to be registered where metrics are served.

@@ -13,22 +13,7 @@ use crate::store::rows::{Cas, LinkRow, Loaded};
 impl Postgres {
     pub(in crate::store) async fn insert_link(&self, row: LinkRow) -> Result<(), StoreError> {
         let lent = self.lend("write a link").await?;
-        let sql =
-            "INSERT INTO azdo_broker.links (id, account, role, state_hash, version, open, expires_at, sealed)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let (account, role) = (row.key.account.as_str(), row.key.role.to_string());
-        let expires_at = micros(row.expires_at);
-        let parameters: Parameters<'_> = &[
-            &row.id.as_str(),
-            &account,
-            &role,
-            &row.state_hash,
-            &row.version,
-            &row.open,
-            &expires_at,
-            &row.sealed,
-        ];
-        lent.execute(sql, parameters).await?;
+        insert(&lent, &row).await?;
         lent.done();
         Ok(())
     }
@@ -135,4 +120,23 @@ pub(super) async fn replace(lent: &Lent, expected_version: i64, row: &LinkRow) -
     ];
     let changed = lent.execute(sql, parameters).await?;
     Ok(Cas::of_changed_rows(usize::try_from(changed).unwrap_or(usize::MAX)))
+}
+
+pub(super) async fn insert(lent: &Lent, row: &LinkRow) -> Result<(), StoreError> {
+    let sql =
+        "INSERT INTO azdo_broker.links (id, account, role, state_hash, version, open, expires_at, sealed)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let (account, role) = (row.key.account.as_str(), row.key.role.to_string());
+    let expires_at = micros(row.expires_at);
+    let parameters: Parameters<'_> = &[
+        &row.id.as_str(),
+        &account,
+        &role,
+        &row.state_hash,
+        &row.version,
+        &row.open,
+        &expires_at,
+        &row.sealed,
+    ];
+    lent.execute(sql, parameters).await.map(drop)
 }

@@ -13,6 +13,7 @@ mod integrations;
 mod leases;
 mod lent;
 mod links;
+mod moving;
 mod news;
 mod place;
 mod rows;
@@ -28,6 +29,7 @@ use self::lent::Lent;
 pub(super) use self::news::PostgresNews;
 pub use self::place::{InvalidPlace, PostgresPlace};
 use super::error::StoreError;
+use super::rows::Relocation;
 use crate::ids::StoreId;
 
 /// A pool of connections. Clones share it.
@@ -46,9 +48,10 @@ pub(super) async fn create(
     place: &PostgresPlace,
     store_id: &StoreId,
     keyring: &[u8],
+    relocation: &Relocation,
 ) -> Result<(), StoreError> {
     let lent = Lent::from(&place.pool(), &place.name, "make the store").await?;
-    schema::create(&lent, &place.name, store_id, keyring).await
+    schema::create(&lent, &place.name, store_id, keyring, relocation).await
 }
 
 impl Postgres {

@@ -5,6 +5,7 @@
 use super::lent::Lent;
 use crate::ids::StoreId;
 use crate::store::error::StoreError;
+use crate::store::rows::Relocation;
 
 /// Makes the tables and the store's one row, all or nothing.
 pub(super) async fn create(
@@ -12,18 +13,32 @@ pub(super) async fn create(
     place: &str,
     store_id: &StoreId,
     keyring: &[u8],
+    relocation: &Relocation,
 ) -> Result<(), StoreError> {
     lent.batch("BEGIN").await?;
     // Two at once: one waits here for the other, and then finds its store.
-    lent.batch("SELECT pg_advisory_xact_lock(1635410546)").await?;
+    lent.batch(ONE_AT_A_TIME).await?;
     let exists = "SELECT 1 FROM pg_namespace WHERE nspname = 'azdo_broker'";
     if lent.row(exists, &[]).await?.is_some() {
         return Err(StoreError::Exists(format!("the schema azdo_broker in {place}")));
     }
     lent.batch(TABLES).await?;
     let insert = "INSERT INTO azdo_broker.store (id, schema, store_id, keyring) VALUES (1, $1, $2, $3)";
-    lent.execute(insert, &[&SCHEMA, &store_id.as_str(), &keyring]).await?;
+    lent.execute(insert, &[&FIRST, &store_id.as_str(), &keyring]).await?;
+    migrate(lent, FIRST).await?;
+    lent.execute("UPDATE azdo_broker.store SET relocation = $1", &[&relocation.text()]).await?;
     lent.batch("COMMIT").await
+}
+
+/// Brings the tables of an older schema up to this one, in the transaction that is open. Only adds, so that a
+/// replica of the version before goes on meanwhile, and rows are never rewritten.
+async fn migrate(lent: &Lent, found: i64) -> Result<(), StoreError> {
+    for (schema, migration) in (FIRST + 1..).zip(MIGRATIONS) {
+        if found < schema {
+            lent.batch(migration).await?;
+        }
+    }
+    lent.execute("UPDATE azdo_broker.store SET schema = $1", &[&SCHEMA]).await.map(drop)
 }
 
 /// Looks whether this is a store that this program knows, in a database that keeps what it confirms.
@@ -36,9 +51,19 @@ pub(super) async fn check(lent: &Lent, place: &str) -> Result<StoreId, StoreErro
     if SCHEMA < found {
         return Err(StoreError::Newer { place: place.to_owned(), found, known: SCHEMA });
     }
-    if found != SCHEMA {
+    if found < FIRST {
         let what = format!("schema {found} never existed");
         return Err(StoreError::Damaged { place: place.to_owned(), what });
+    }
+    if found < SCHEMA {
+        lent.batch("BEGIN").await?;
+        // Of two replicas that start at once one waits here, and finds it done. Not on the row: whoever waits
+        // for that holds the table, which the other wants to alter.
+        lent.batch(ONE_AT_A_TIME).await?;
+        let now = lent.row("SELECT schema FROM azdo_broker.store", &[]).await?;
+        migrate(lent, now.map_or(SCHEMA, |row| row.get(0))).await?;
+        lent.batch("COMMIT").await?;
+        tracing::info!(store = place, from = found, to = SCHEMA, "the store was brought up to date");
     }
     let settings = "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')";
     for row in lent.rows(settings, &[]).await? {
@@ -54,8 +79,17 @@ pub(super) async fn check(lent: &Lent, place: &str) -> Result<StoreId, StoreErro
         .map_err(|_| StoreError::Damaged { place: place.to_owned(), what: "its id is no name".to_owned() })
 }
 
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
+const FIRST: i64 = 1;
+/// Until the transaction ends.
+const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(1635410546)";
 const FORGETFUL: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+
+/// To schema 2, and so on.
+const MIGRATIONS: [&str; 1] = [
+    // Where the store stands in a move to another place.
+    "ALTER TABLE azdo_broker.store ADD COLUMN relocation text",
+];
 
 /// Times are microseconds. `due_at` is null where nothing is to be refreshed. Names sort by their bytes, as
 /// everywhere else in the broker.

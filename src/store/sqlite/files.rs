@@ -16,9 +16,15 @@ use super::{explain, leases, named, schema};
 use crate::files;
 use crate::ids::StoreId;
 use crate::store::error::StoreError;
+use crate::store::rows::Relocation;
 
 /// Makes a store under another name and gives it its own when it is whole.
-pub(in crate::store) fn create(path: &Path, store_id: &StoreId, keyring: &[u8]) -> Result<(), StoreError> {
+pub(in crate::store) fn create(
+    path: &Path,
+    store_id: &StoreId,
+    keyring: &[u8],
+    relocation: &Relocation,
+) -> Result<(), StoreError> {
     check_version(rusqlite::version_number())?;
     // Before the lock too: whoever would replace a store in use must not be told to stop it first.
     refuse_existing(path)?;
@@ -31,7 +37,7 @@ pub(in crate::store) fn create(path: &Path, store_id: &StoreId, keyring: &[u8]) 
         return Err(StoreError::Io { doing: "remove a half-made store", path: new, source });
     }
     files::create_secret(&new, b"")?;
-    let made = fill(&new, store_id, keyring).and_then(|()| {
+    let made = fill(&new, store_id, keyring, relocation).and_then(|()| {
         fs::rename(&new, path).and_then(|()| files::sync_parent(path)).map_err(|source| StoreError::Io {
             doing: "name the new store",
             path: path.into(),
@@ -69,7 +75,7 @@ pub(super) fn reconnect(path: &Path, store_id: &StoreId) -> Result<Connection, S
     }
 }
 
-fn fill(path: &Path, store_id: &StoreId, keyring: &[u8]) -> Result<(), StoreError> {
+fn fill(path: &Path, store_id: &StoreId, keyring: &[u8], relocation: &Relocation) -> Result<(), StoreError> {
     let explain = |error| explain(path, "make the store", error);
     let mut connection = Connection::open_with_flags(path, FLAGS).map_err(explain)?;
     if !schema::set_up(&connection).map_err(explain)? {
@@ -78,8 +84,8 @@ fn fill(path: &Path, store_id: &StoreId, keyring: &[u8]) -> Result<(), StoreErro
     let fill = |tx: Transaction<'_>| {
         schema::create(&tx)?;
         tx.execute(
-            "INSERT INTO store (id, store_id, keyring) VALUES (1, ?1, ?2)",
-            params![store_id.as_str(), keyring],
+            "INSERT INTO store (id, store_id, keyring, relocation) VALUES (1, ?1, ?2, ?3)",
+            params![store_id.as_str(), keyring, relocation.text()],
         )?;
         tx.commit()
     };
@@ -90,7 +96,7 @@ fn fill(path: &Path, store_id: &StoreId, keyring: &[u8]) -> Result<(), StoreErro
 
 fn connect(path: &Path) -> Result<(Connection, StoreId), StoreError> {
     let explain = |error| explain(path, "open the store", error);
-    let connection = Connection::open_with_flags(path, FLAGS).map_err(explain)?;
+    let mut connection = Connection::open_with_flags(path, FLAGS).map_err(explain)?;
     // Looked at before anything is set: setting the journal's mode would change a foreign file.
     if read_pragma(&connection, "application_id").map_err(explain)? != schema::APPLICATION_ID {
         return Err(StoreError::NotAStore(named(path)));
@@ -99,7 +105,7 @@ fn connect(path: &Path) -> Result<(Connection, StoreId), StoreError> {
     if schema::SCHEMA < found {
         return Err(StoreError::Newer { place: named(path), found, known: schema::SCHEMA });
     }
-    if found != schema::SCHEMA {
+    if found < schema::FIRST {
         return Err(StoreError::Damaged {
             place: named(path),
             what: format!("schema {found} never existed"),
@@ -107,6 +113,11 @@ fn connect(path: &Path) -> Result<(Connection, StoreId), StoreError> {
     }
     if !schema::set_up(&connection).map_err(explain)? {
         return Err(StoreError::NotLocal(path.into()));
+    }
+    if found < schema::SCHEMA {
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explain)?;
+        schema::migrate(&tx, found).and_then(|()| tx.commit()).map_err(explain)?;
+        tracing::info!(store.path = %path.display(), from = found, to = schema::SCHEMA, "the store was brought up to date");
     }
     let store_id: String =
         connection.query_row("SELECT store_id FROM store", [], |row| row.get(0)).map_err(explain)?;

@@ -111,7 +111,7 @@ pub(in crate::store) fn delete(tx: &Transaction<'_>, expired_before: Timestamp) 
     tx.prepare_cached("DELETE FROM links WHERE expires_at < ?1")?.execute([micros(expired_before)])
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Option<LinkRow>> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<LinkRow>> {
     let (id, account, role) = (text(row, 0)?, text(row, 1)?, text(row, 2)?);
     let parsed = (id.map(str::parse), account.map(str::parse), role.and_then(Role::parse));
     let (Some(Ok(id)), Some(Ok(account)), Some(role)) = parsed else {

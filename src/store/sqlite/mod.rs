@@ -14,6 +14,7 @@ pub(super) mod links;
 
 mod columns;
 mod files;
+mod moving;
 mod operations;
 mod schema;
 

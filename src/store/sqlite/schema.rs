@@ -21,12 +21,24 @@ pub(super) fn set_up(connection: &Connection) -> rusqlite::Result<bool> {
 pub(super) fn create(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute_batch(TABLES)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    migrate(tx, FIRST)
+}
+
+/// Brings the tables of an older schema up to this one. Only adds, so that rows are never rewritten.
+pub(super) fn migrate(tx: &Transaction<'_>, found: i64) -> rusqlite::Result<()> {
+    for (schema, migration) in (FIRST + 1..).zip(MIGRATIONS) {
+        if found < schema {
+            tx.execute_batch(migration)?;
+        }
+    }
     tx.pragma_update(None, "user_version", SCHEMA)
 }
 
 /// `azbr`: tells our files from those of others.
 pub(super) const APPLICATION_ID: i64 = 0x617a_6272;
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
+/// What `TABLES` make.
+pub(super) const FIRST: i64 = 1;
 /// The first release without the write-ahead log's corruption race (security.md, finding 8).
 pub(super) const SQLITE_MIN: i32 = 3_051_003;
 
@@ -45,6 +57,12 @@ const PRAGMAS: [(&str, &str); 7] = [
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than there are statements.
 const STATEMENTS_KEPT: usize = 64;
+
+/// To schema 2, and so on.
+const MIGRATIONS: [&str; 1] = [
+    // Where the store stands in a move to another place.
+    "ALTER TABLE store ADD COLUMN relocation TEXT;",
+];
 
 /// Times are microseconds. `due_at` is null where nothing is to be refreshed.
 const TABLES: &str = "

@@ -1,5 +1,6 @@
 //! What is particular to the store in a file: the file, the lock, faults of the disk.
 
+mod copying;
 mod edited;
 mod postgres;
 
@@ -21,7 +22,7 @@ struct Given {
 impl Given {
     fn a_store() -> Self {
         let given = Self { directory: tempfile::tempdir().unwrap(), clock: Arc::default() };
-        sqlite::create(&given.path(), &"store-1".parse().unwrap(), b"keyring").unwrap();
+        sqlite::create(&given.path(), &"store-1".parse().unwrap(), b"keyring", &Relocation::Home).unwrap();
         given
     }
 
@@ -204,7 +205,7 @@ async fn f05_a_missing_store_is_not_made() {
 fn f05_a_new_store_replaces_nothing() {
     let given = Given::a_store();
     let before = fs::read(given.path()).unwrap();
-    let again = |path: &Path| sqlite::create(path, &"store-2".parse().unwrap(), b"other");
+    let again = |path: &Path| sqlite::create(path, &"store-2".parse().unwrap(), b"other", &Relocation::Home);
 
     assert!(matches!(again(&given.path()), Err(StoreError::Exists(_))));
     assert_eq!(fs::read(given.path()).unwrap(), before);
@@ -256,11 +257,11 @@ async fn f05_a_truncated_or_corrupt_store_is_refused_and_left_as_it_is() {
 async fn f05_a_store_of_a_newer_version_is_refused() {
     let given = Given::a_store();
     let store = given.open().await;
-    sqlite_of(&store).write("age", |at| at.tx.pragma_update(None, "user_version", 2)).await.unwrap();
+    sqlite_of(&store).write("age", |at| at.tx.pragma_update(None, "user_version", 99)).await.unwrap();
     drop(store);
     assert_eq!(
         given.refusal().await,
-        "STORE was written by a newer azdo-broker (schema 2, this one knows 1): run that one"
+        "STORE was written by a newer azdo-broker (schema 99, this one knows 2): run that one"
     );
 }
 
@@ -296,7 +297,7 @@ async fn f03_a_store_whose_file_was_exchanged_is_not_gone_on_with() {
     let (given, other) = (Given::a_store(), tempfile::tempdir().unwrap());
     let store = given.open().await;
     let other = other.path().join("other.db");
-    sqlite::create(&other, &"store-2".parse().unwrap(), b"keyring").unwrap();
+    sqlite::create(&other, &"store-2".parse().unwrap(), b"keyring", &Relocation::Home).unwrap();
     let doubt =
         sqlite_of(&store).write("doubt", |_| Err::<(), _>(rusqlite_error(rusqlite::ffi::SQLITE_IOERR_FSYNC)));
     doubt.await.unwrap_err();

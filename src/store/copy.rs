@@ -1,0 +1,146 @@
+//! Moves a store from one place to another: from a file into a database, or back.
+//!
+//! # Invariants
+//!
+//! 1. Nothing is opened on the way: rows are copied sealed, with the store's id and its wrapped keyring, so
+//!    that the same key file opens them there.
+//! 2. At no moment two stores of one id may be served. The old one is marked before the new one is made, and
+//!    the new one is served only after the old one says that it moved; a copy that breaks off leaves neither.
+//! 3. It may be run again until it is done: what is there already is skipped, nothing newer is overwritten.
+
+use std::sync::Arc;
+
+use super::error::StoreError;
+use super::rows::{Count, Cursor, Relocation};
+use super::{Backend, Store, StorePlace};
+use crate::clock::Clock;
+use crate::ids::StoreId;
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Copied {
+    pub count: Count,
+    /// An earlier copy had broken off.
+    pub is_resumed: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    #[error("the store is there already: name another place to copy it to")]
+    SamePlace,
+    #[error("{others} connections of brokers use {from}: stop them all first")]
+    InUse { from: String, others: i64 },
+    #[error(
+        "{from} and {to} both hold the store {store_id}: find out which one is in use, and remove the other"
+    )]
+    Twins { from: String, to: String, store_id: StoreId },
+    #[error("{to} holds another store: name an empty place to copy to")]
+    Other { to: String },
+    #[error(
+        "after the copy {to} has {found:?} and {from} has {wanted:?}: {to} is not used; remove it and begin again"
+    )]
+    Differs { from: String, to: String, found: Count, wanted: Count },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Copies everything and hands the store over; `progress` hears how many rows of how many are there.
+pub async fn copy(
+    from: &StorePlace,
+    to: &StorePlace,
+    clock: Arc<dyn Clock>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Copied, CopyError> {
+    let names = (from.to_string(), to.to_string());
+    if names.0 == names.1 {
+        return Err(CopyError::SamePlace);
+    }
+    let source = Store::open_wherever(from, clock.clone(), HOLDER).await?;
+    source.check_unused(&names.0).await?;
+    let is_resumed = match source.relocation().await? {
+        Relocation::Home => false,
+        Relocation::Leaving(place) | Relocation::Moved(place) if place == names.1 => true,
+        Relocation::Arriving => return Err(StoreError::Arriving { place: names.0 }.into()),
+        Relocation::Leaving(to) => return Err(StoreError::Leaving { place: names.0, to }.into()),
+        Relocation::Moved(to) => return Err(StoreError::Moved { place: names.0, to }.into()),
+    };
+    let target = match Store::open_wherever(to, clock.clone(), HOLDER).await {
+        Err(StoreError::NoStore(_)) => None,
+        opened => Some(check_target(&source, opened?, &names).await?),
+    };
+    if source.relocation().await? == Relocation::Home {
+        source.set_relocation(Relocation::Leaving(names.1.clone())).await?;
+    }
+    let target = if let Some(target) = target {
+        target
+    } else {
+        let keyring = source.wrapped_keyring().await?;
+        Store::create_as(to, source.store_id(), &keyring, &Relocation::Arriving).await?;
+        Store::open_wherever(to, clock, HOLDER).await?
+    };
+    let count = fill(&source, &target, &names, progress).await?;
+    source.set_relocation(Relocation::Moved(names.1)).await?;
+    source.compact().await?;
+    target.set_relocation(Relocation::Home).await?;
+    Ok(Copied { count, is_resumed })
+}
+
+/// Only what an earlier copy of the same store left may be filled.
+async fn check_target(
+    source: &Store,
+    target: Store,
+    (from, to): &(String, String),
+) -> Result<Store, CopyError> {
+    if target.store_id() != source.store_id() {
+        return Err(CopyError::Other { to: to.clone() });
+    }
+    match target.relocation().await? {
+        Relocation::Arriving => Ok(target),
+        Relocation::Home => {
+            Err(CopyError::Twins { from: from.clone(), to: to.clone(), store_id: source.store_id().clone() })
+        }
+        Relocation::Leaving(place) => Err(StoreError::Leaving { place: to.clone(), to: place }.into()),
+        Relocation::Moved(place) => Err(StoreError::Moved { place: to.clone(), to: place }.into()),
+    }
+}
+
+async fn fill(
+    source: &Store,
+    target: &Store,
+    (from, to): &(String, String),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Count, CopyError> {
+    let wanted = source.count().await?;
+    let mut next = Some(Cursor::Start);
+    let mut copied = 0;
+    while let Some(cursor) = next {
+        let mut page = source.page(cursor, ROWS_AT_ONCE).await?;
+        next = page.next.take();
+        copied += [page.connections.len(), page.links.len(), page.integrations.len()].iter().sum::<usize>();
+        target.fill(page).await?;
+        progress(copied as u64, wanted.connections + wanted.links + wanted.integrations);
+    }
+    let found = target.count().await?;
+    if found == wanted {
+        Ok(found)
+    } else {
+        Err(CopyError::Differs { from: from.clone(), to: to.clone(), found, wanted })
+    }
+}
+
+impl Store {
+    async fn check_unused(&self, from: &str) -> Result<(), CopyError> {
+        match &self.backend {
+            // Its lock says so.
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(postgres) => match postgres.others().await? {
+                0 => Ok(()),
+                others => Err(CopyError::InUse { from: from.to_owned(), others }),
+            },
+        }
+    }
+}
+
+const HOLDER: &str = "store copy";
+/// One transaction each; a few kilobytes a row.
+const ROWS_AT_ONCE: usize = 200;

@@ -1,0 +1,197 @@
+//! A store moves: whole, marked, and never twice at once.
+
+use super::*;
+use crate::testing::TestPostgres;
+
+struct Moving {
+    file: Given,
+    server: TestPostgres,
+    database: StorePlace,
+}
+
+impl Moving {
+    /// A store in a file with 450 connections, links and integrations of 3, and an empty database.
+    async fn a_full_file() -> Self {
+        let file = Given::a_store();
+        let store = file.open().await;
+        for number in 0..450 {
+            let account = format!("account-{number:04}").parse().unwrap();
+            let key = ConnectionKey { account, role: Role::ServiceUser };
+            let refresh_at = (number % 2 == 0).then_some(Timestamp::UNIX_EPOCH);
+            let sealed = format!("sealed {number}").into_bytes();
+            let one =
+                ConnectionWrite { key, sealed, refresh_at, live: number % 5 != 0, ..write(None, 7, b"") };
+            assert_eq!(store.commit(one).await.unwrap(), Cas::Won);
+        }
+        for number in 0..3 {
+            let account: AccountId = format!("account-{number:04}").parse().unwrap();
+            let row = IntegrationRow { account: account.clone(), version: 3, sealed: b"integration".into() };
+            assert_eq!(store.put_integration(None, row).await.unwrap(), Cas::Won);
+            let link = LinkRow {
+                id: format!("link-{number}").parse().unwrap(),
+                key: ConnectionKey { account, role: Role::ServiceUser },
+                state_hash: format!("state {number}"),
+                version: 2,
+                open: number == 0,
+                expires_at: Timestamp::UNIX_EPOCH,
+                sealed: b"link".into(),
+            };
+            store.insert_link(link).await.unwrap();
+        }
+        drop(store);
+        let server = TestPostgres::start();
+        let database = server.database().await;
+        Self { file, server, database }
+    }
+
+    fn place(&self) -> StorePlace {
+        self.file.path().into()
+    }
+
+    async fn copy(&self, from: &StorePlace, to: &StorePlace) -> Result<Copied, String> {
+        self.copy_until(u64::MAX, from, to).await
+    }
+
+    /// Breaks off, as a process that is killed does, when so many rows are there.
+    async fn copy_until(&self, rows: u64, from: &StorePlace, to: &StorePlace) -> Result<Copied, String> {
+        let clock: Arc<dyn Clock> = self.file.clock.clone();
+        let (told, mut heard) = tokio::sync::watch::channel(0);
+        let mut progress = |copied, _all| {
+            told.send_replace(copied);
+        };
+        tokio::select! {
+            biased;
+            _ = heard.wait_for(|copied| rows <= *copied) => Err("broken off".to_owned()),
+            copied = copy(from, to, clock, &mut progress) => copied.map_err(|error| error.to_string()),
+        }
+    }
+
+    async fn try_open(&self, place: &StorePlace) -> Result<Store, String> {
+        let clock: Arc<dyn Clock> = self.file.clock.clone();
+        Store::open(place, clock, "test").await.map_err(|error| error.to_string())
+    }
+}
+
+async fn everything(store: &Store) -> (Vec<ConnectionRow>, Vec<LinkRow>, Vec<IntegrationRow>) {
+    let mut all = (Vec::new(), Vec::new(), Vec::new());
+    let mut next = Some(Cursor::Start);
+    while let Some(cursor) = next {
+        let page = store.page(cursor, 100).await.unwrap();
+        all.0.extend(page.connections);
+        all.1.extend(page.links);
+        all.2.extend(page.integrations);
+        next = page.next;
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_store_moves_into_a_database_and_back_and_loses_nothing() {
+    let moving = Moving::a_full_file().await;
+    let before = everything(&moving.file.open().await).await;
+    assert_eq!((before.0.len(), before.1.len(), before.2.len()), (450, 3, 3));
+
+    let copied = moving.copy(&moving.place(), &moving.database).await.unwrap();
+
+    assert_eq!(copied.count, Count { connections: 450, links: 3, integrations: 3 });
+    let there = moving.try_open(&moving.database).await.unwrap();
+    assert_eq!(everything(&there).await, before);
+    assert_eq!(
+        (there.store_id().as_str(), there.wrapped_keyring().await.unwrap()),
+        ("store-1", b"keyring".into())
+    );
+    let old = moving.try_open(&moving.place()).await.err().unwrap();
+    assert!(old.contains(&format!("was moved to {}: serve that one", moving.database)), "{old}");
+    let again = moving.copy(&moving.place(), &moving.database).await.unwrap_err();
+    assert!(again.contains("both hold the store store-1"), "{again}");
+
+    let home = moving.file.directory.path().join("home.db");
+    let busy = moving.copy(&moving.database, &home.clone().into()).await.unwrap_err();
+    assert!(busy.contains("connections of brokers use"), "{busy}");
+    drop(there);
+    // The server notices that a connection is closed a moment later.
+    let back = async {
+        loop {
+            if let Ok(copied) = moving.copy(&moving.database, &home.clone().into()).await {
+                return copied;
+            }
+        }
+    };
+    let back = tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
+    assert_eq!(back.count, copied.count);
+    assert_eq!(everything(&moving.try_open(&home.into()).await.unwrap()).await, before);
+    assert!(moving.try_open(&moving.database).await.is_err(), "moved");
+}
+
+#[tokio::test]
+async fn a_copy_that_breaks_off_leaves_none_to_serve_and_goes_on_where_it_was() {
+    let moving = Moving::a_full_file().await;
+    let before = everything(&moving.file.open().await).await;
+
+    moving.copy_until(200, &moving.place(), &moving.database).await.unwrap_err();
+
+    // The file is let go when the last of its blocking work is over.
+    let mut leaving = moving.try_open(&moving.place()).await.err().unwrap();
+    while leaving.contains("another azdo-broker uses") {
+        leaving = moving.try_open(&moving.place()).await.err().unwrap();
+    }
+    assert!(leaving.contains("is being copied to"), "{leaving}");
+    let arriving = moving.try_open(&moving.database).await.err().unwrap();
+    assert!(arriving.contains("is being filled"), "{arriving}");
+    let elsewhere = moving.file.directory.path().join("elsewhere.db");
+    let refused = moving.copy(&moving.place(), &elsewhere.into()).await.unwrap_err();
+    assert!(refused.contains("is being copied to"), "{refused}");
+
+    let copied = moving.copy(&moving.place(), &moving.database).await.unwrap();
+
+    assert!(copied.is_resumed);
+    assert_eq!(everything(&moving.try_open(&moving.database).await.unwrap()).await, before);
+}
+
+#[tokio::test]
+async fn a_store_is_copied_over_no_other_one() {
+    let moving = Moving::a_full_file().await;
+    Store::create(&moving.database, &"store-2".parse().unwrap(), b"other").await.unwrap();
+    let refused = moving.copy(&moving.place(), &moving.database).await.unwrap_err();
+    assert!(refused.contains("holds another store"), "{refused}");
+    assert!(moving.copy(&moving.place(), &moving.place()).await.unwrap_err().contains("there already"));
+
+    let twin = moving.server.database().await;
+    Store::create(&twin, &"store-1".parse().unwrap(), b"keyring").await.unwrap();
+    let refused = moving.copy(&moving.place(), &twin).await.unwrap_err();
+    assert!(refused.contains("both hold the store store-1"), "{refused}");
+
+    assert!(moving.file.try_open().await.is_ok(), "a refused copy changed nothing");
+}
+
+/// F26: a store of the version before is brought up to date, and keeps its rows.
+#[tokio::test]
+async fn f26_a_store_of_the_first_schema_is_migrated() {
+    let given = Given::a_store();
+    let store = given.open().await;
+    assert_eq!(store.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
+    sqlite_of(&store)
+        .write("age", |at| {
+            at.tx.execute_batch("ALTER TABLE store DROP COLUMN relocation")?;
+            at.tx.pragma_update(None, "user_version", 1)
+        })
+        .await
+        .unwrap();
+    drop(store);
+    assert_eq!(given.open().await.connection(&key()).await.unwrap().row.unwrap().sealed, b"sealed");
+
+    let server = TestPostgres::start();
+    let database = server.database().await;
+    Store::create(&database, &"store-1".parse().unwrap(), b"keyring").await.unwrap();
+    server
+        .execute(
+            "broker0",
+            "ALTER TABLE azdo_broker.store DROP COLUMN relocation; UPDATE azdo_broker.store SET schema = 1",
+        )
+        .await;
+    let (one, other) = tokio::join!(
+        Store::open(&database, given.clock.clone(), "one"),
+        Store::open(&database, given.clock.clone(), "other")
+    );
+    assert!(one.is_ok() && other.is_ok(), "two replicas that start at once");
+}

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, ExpiryWatch};
 use crate::admin::{self, Admin};
 use crate::audit::{Audit, AuditError, AuditWriter};
 use crate::budgets::TokenBudget;
@@ -117,6 +117,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let mut metrics = Registry::default();
     let refresh_metrics = refresh.metrics();
     refresh_metrics.register(&mut metrics);
+    let expiries = ExpiryWatch::new(vault.clone(), clock.clone(), &mut metrics);
     let (tokens, refresher, follower) = tokens(refresh, clock.clone(), config.refresh);
 
     let (proofs, prover) =
@@ -141,6 +142,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
         clock: clock.clone(),
     };
     let mut actors = Stage::default();
+    actors.start_actor("expiry watch", expiries.run(actors.stop.clone()));
     start_actors(&mut actors, (refresher, follower), prover, health, LinkSweeper { vault, clock });
     let limits = ServerLimits { connection_age_max: config.connection_age_max };
     Ok(listeners.serve(face, (routes, limits), (audit, Arc::new(metrics)), actors, tasks, writer))

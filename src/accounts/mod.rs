@@ -12,6 +12,7 @@
 //! It registers nothing; `integrations` does.
 
 mod attempts;
+mod expiry;
 mod federated;
 mod warning;
 
@@ -20,8 +21,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 pub use self::attempts::{Attempts, Chosen};
+pub use self::expiry::ExpiryWatch;
 pub use self::federated::Sources;
-pub use self::warning::{warnings_of, warnings_of_credential};
+pub use self::warning::{warning_of_grant, warnings_of, warnings_of_credential};
 use crate::clock::Clock;
 use crate::ids::{AccountId, CredentialId};
 use crate::reason::{Problem, Reason, Refused};

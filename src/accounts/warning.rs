@@ -38,15 +38,31 @@ pub fn warnings_of_credential(credential: &ClientCredential, now: Timestamp) -> 
     rejected.into_iter().chain(expires(credential, now)).collect()
 }
 
+/// What is to be said of a grant that nobody could refresh for long.
+pub fn warning_of_grant(expires_by: Timestamp, now: Timestamp) -> Option<Warning> {
+    let left = between(now, expires_by);
+    (left < WARN_BEFORE_EXPIRY).then(|| Warning {
+        code: "GRANT_EXPIRES",
+        text: if left.is_zero() {
+            "Entra has let the grant die of idleness: link the connection again".to_owned()
+        } else {
+            let days = left.as_secs() / DAY.as_secs();
+            format!(
+                "Entra lets the grant die in {days} days unless a refresh succeeds: mend what makes it fail"
+            )
+        },
+    })
+}
+
 fn expires(credential: &ClientCredential, now: Timestamp) -> Option<Warning> {
     let left = credential.expires_at.map(|at| between(now, at)).filter(|left| *left < WARN_BEFORE_EXPIRY)?;
     let text = format!("the {} expires in {} days", credential.kind(), left.as_secs() / DAY.as_secs());
     Some(Warning { code: "CLIENT_CREDENTIAL_EXPIRES", text })
 }
 
-const DAY: Duration = Duration::from_hours(24);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 /// Time enough for a person to make a new secret before anything stops.
-const WARN_BEFORE_EXPIRY: Duration = Duration::from_hours(24 * 60);
+pub(super) const WARN_BEFORE_EXPIRY: Duration = Duration::from_hours(24 * 60);
 
 #[cfg(test)]
 mod tests {

@@ -68,7 +68,7 @@ pub(super) fn connection(view: &ConnectionView) -> pb::Connection {
             code: failure.code.unwrap_or_default(),
             who_acts: failure.who_acts().as_str().to_owned(),
         }),
-        grant_expires_by: view.grant_expires_by().map(timestamp),
+        grant_expires_by: view.grant_expires_by.map(timestamp),
         generation: view.generation.0,
         warnings: warnings(&view.warnings),
     }

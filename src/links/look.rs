@@ -1,12 +1,9 @@
 //! Looking: links and connections as callers may see them, without a secret in them.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::{Found, Links, Parts, lost};
-use crate::accounts::warnings_of;
-use crate::clock::later;
+use crate::accounts::{warning_of_grant, warnings_of};
 use crate::connection::{ConnectionKey, Failure, Identity, Role};
 use crate::gate::Asking;
 use crate::ids::{AccountId, Generation, Label, LinkId};
@@ -43,8 +40,8 @@ pub struct ConnectionView {
     pub linked_by: Option<Label>,
     pub token_expires_at: Option<Timestamp>,
     pub refreshed_at: Option<Timestamp>,
-    /// When another system used it last, before it was imported.
-    pub used_at: Option<Timestamp>,
+    /// When its grant dies of idleness.
+    pub grant_expires_by: Option<Timestamp>,
     pub failure: Option<Failure>,
     pub warnings: Vec<Warning>,
 }
@@ -70,7 +67,7 @@ impl Links {
         let key = ConnectionKey { account: allowed.account().clone(), role };
         let opened = self.0.vault.connection(&key).await?;
         let view = opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))?;
-        Ok(ConnectionView { warnings: self.0.warnings(&key.account).await, ..view })
+        Ok(view.warned(self.0.warnings(&key.account).await, self.0.clock.now().wall))
     }
 
     /// A page of an account's connections after `after`, at most `limit`.
@@ -88,8 +85,8 @@ impl Links {
             Ok(opened) => ConnectionView::of(&opened),
             Err(error) => ConnectionView::damaged(key, error.problem().reason),
         };
-        let warned = |view| ConnectionView { warnings: warnings.clone(), ..view };
-        Ok(page.into_iter().map(view).map(warned).collect())
+        let now = self.0.clock.now().wall;
+        Ok(page.into_iter().map(view).map(|view| view.warned(warnings.clone(), now)).collect())
     }
 }
 
@@ -176,7 +173,7 @@ impl ConnectionView {
             identity: None,
             live: false,
             is_proven: true,
-            used_at: None,
+            grant_expires_by: opened.connection.grant_expires_by(),
             linked_at: None,
             linked_by: None,
             token_expires_at: None,
@@ -199,7 +196,6 @@ impl ConnectionView {
                 is_proven: false,
                 linked_at: Some(imported.imported_at),
                 linked_by: imported.imported_by.clone(),
-                used_at: imported.last_used_at,
                 ..nothing
             },
             Connection::Ended(ended) => {
@@ -217,10 +213,12 @@ impl ConnectionView {
         }
     }
 
-    /// When Entra lets the grant die of idleness, unless it is refreshed before (azure.md 2.2).
-    pub fn grant_expires_by(&self) -> Option<Timestamp> {
-        let last_used = self.refreshed_at.or(self.used_at).or(self.linked_at)?;
-        (self.key.role != Role::ServicePrincipal).then(|| later(last_used, GRANT_IDLE_MAX))
+    /// With what soon may stop it: the account's warnings, and its own.
+    fn warned(mut self, mut warnings: Vec<Warning>, now: Timestamp) -> Self {
+        let grant_expires_by = self.grant_expires_by.filter(|_| self.live);
+        warnings.extend(grant_expires_by.and_then(|at| warning_of_grant(at, now)));
+        self.warnings = warnings;
+        self
     }
 
     fn damaged(key: ConnectionKey, reason: Reason) -> Self {
@@ -239,7 +237,7 @@ impl ConnectionView {
             identity: None,
             live: true,
             is_proven: true,
-            used_at: None,
+            grant_expires_by: None,
             linked_at: None,
             linked_by: None,
             token_expires_at: None,
@@ -249,5 +247,3 @@ impl ConnectionView {
         }
     }
 }
-
-const GRANT_IDLE_MAX: Duration = Duration::from_hours(90 * 24);

@@ -330,6 +330,15 @@ impl Store {
         ask!(self.generations(keys))
     }
 
+    /// Live connections whose grant dies of idleness before then, the first to die first.
+    pub async fn expiring_grants(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ConnectionKey, Timestamp)>, StoreError> {
+        ask!(self.expiring_grants(before, limit))
+    }
+
     /// The versions of these accounts' integrations, in any order; of those that have one.
     pub async fn integration_versions(
         &self,

@@ -48,6 +48,8 @@ pub struct ConnectionWrite {
     pub sealed: Vec<u8>,
     pub live: bool,
     pub refresh_at: Option<Timestamp>,
+    /// When the grant dies of idleness; for counting alone.
+    pub grant_until: Option<Timestamp>,
 }
 
 /// A connection whose lease is ours: `row.fence` names it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::record::ConnectionForm;
 use crate::connection::{ConnectionKey, Failure, Identity};
 use crate::ids::{Generation, Label, ObjectId};
 use crate::reason::Reason;
@@ -19,6 +20,14 @@ pub enum Connection {
     Imported(Imported),
     /// A tombstone: it keeps the generation, so that nothing older can come back.
     Ended(Ended),
+}
+
+impl Connection {
+    /// When Entra lets the grant die of idleness, unless it is refreshed before (azure.md 2.2); none for who
+    /// has no grant.
+    pub fn grant_expires_by(&self) -> Option<Timestamp> {
+        ConnectionForm::from(self).grant_expires_by()
+    }
 }
 
 #[derive(Debug)]

@@ -77,6 +77,16 @@ impl Vault {
         }
     }
 
+    /// Live connections whose grant dies of idleness before then, the first to die first. By an index alone:
+    /// for counting, not for deciding.
+    pub async fn expiring_grants(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ConnectionKey, Timestamp)>, VaultError> {
+        Ok(self.store.expiring_grants(before, limit).await?)
+    }
+
     /// The generations that the store has now, for replicas that compare what they hold.
     pub async fn generations(
         &self,
@@ -235,6 +245,7 @@ impl Vault {
             sealed: self.sealer.seal(&place, &plain),
             live: form.is_open(),
             refresh_at,
+            grant_until: form.grant_expires_by(),
         }
     }
 

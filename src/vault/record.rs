@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::connection::{Connection, Ended, Held, Imported, Live, StoredToken};
 use super::links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 use crate::caller::Caller;
+use crate::clock::later;
 use crate::connection::{ConnectionKey, Identity};
 use crate::ids::{ClientId, Label, LinkId, ObjectId};
 use crate::reason::Reason;
@@ -64,6 +65,18 @@ impl ConnectionForm<'_> {
     /// Whether it is anything but a tombstone.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self, Self::Ended { .. })
+    }
+
+    /// When Entra lets the grant die of idleness, unless it is refreshed before (azure.md 2.2).
+    pub(super) fn grant_expires_by(&self) -> Option<Timestamp> {
+        let last_used = match self {
+            Self::Live { grant, linked_at, refreshed_at, .. } => {
+                grant.as_ref().map(|_| refreshed_at.unwrap_or(*linked_at))
+            }
+            Self::Imported { imported_at, last_used_at, .. } => Some(last_used_at.unwrap_or(*imported_at)),
+            Self::Ended { .. } => None,
+        };
+        last_used.map(|last_used| later(last_used, GRANT_IDLE_MAX))
     }
 }
 
@@ -276,3 +289,6 @@ impl LinkForm<'_> {
         }
     }
 }
+
+/// Refresh tokens of a web app die after 90 days without use.
+const GRANT_IDLE_MAX: Duration = Duration::from_hours(90 * 24);

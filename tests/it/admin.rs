@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use azdo_broker::lifecycle::Ended;
+use azdo_broker::pb;
 use azure_emulator::Fault;
 
-use crate::support::{Browser, Page, TestApp};
+use crate::support::{Browser, PATIENCE, Page, TestApp};
 
 async fn get(app: &TestApp, path: &str) -> Page {
     Browser::new().get(&format!("http://localhost:{}{path}", app.admin.port())).await
@@ -36,6 +37,33 @@ async fn a15_metrics_count_and_name_nobody() {
     for name in ["acme", "contoso", "svc", "service_user", token.token_fingerprint.as_str()] {
         assert!(!metrics.body.contains(name), "{name}");
     }
+}
+
+/// Counts and the first expiry, at each step towards it, without a name.
+#[tokio::test]
+async fn what_expires_is_counted_by_the_days_that_are_left() {
+    let app = TestApp::linked().await;
+    let operator = app.operator().await;
+    let seconds = app.emulator.now().as_second() + 13 * 24 * 3600;
+    let client_secret_expires_at = Some(prost_types::Timestamp { seconds, nanos: 0 });
+    operator.put(pb::PutIntegrationRequest { client_secret_expires_at, ..app.registration() }).await.unwrap();
+    let shows = async |line: String| {
+        let looking = async { while !get(&app, "/metrics").await.body.contains(&line) {} };
+        tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("{line} is missing"));
+    };
+    let line =
+        |what: &str, within: &str| format!("azdo_broker_expiring{{what=\"{what}\",within=\"{within}\"}} 1");
+
+    app.advance(Duration::from_hours(1));
+    shows(line("client_credential", "days_14")).await;
+    shows(format!("azdo_broker_first_expiry_seconds{{what=\"client_credential\"}} {seconds}")).await;
+
+    app.fault(Fault::EntraOutage { status: Some(503), retry_after: None, count: None });
+    app.advance(Duration::from_hours(24 * 62));
+    shows(line("client_credential", "expired")).await;
+    shows(line("grant", "days_30")).await;
+    let warnings = operator.connection().await.unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.code == "GRANT_EXPIRES"), "{warnings:?}");
 }
 
 /// A15: they are on listeners of their own, and the pages are not among them.

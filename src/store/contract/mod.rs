@@ -32,6 +32,7 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
         a_tombstone_keeps_its_generation_and_is_not_claimed(&make().await).await?;
         only_what_is_due_is_claimed(&make().await).await?;
         a_refresh_is_pulled_earlier_never_later(&make().await).await?;
+        grants_that_die_soon_are_listed_the_first_first(&make().await).await?;
         lists_are_ordered_and_paged(&make().await).await?;
         links::a_link_is_found_by_id_and_state(&make().await).await?;
         links::open_links_are_those_of_the_account_and_role(&make().await).await?;
@@ -262,6 +263,26 @@ async fn a_refresh_is_pulled_earlier_never_later(store: &Store) -> Result<(), St
     Ok(())
 }
 
+async fn grants_that_die_soon_are_listed_the_first_first(store: &Store) -> Result<(), StoreError> {
+    let now = now(store).await?;
+    let dies = |account, at, live| ConnectionWrite { grant_until: Some(at), live, ..write(account, None, 1) };
+    won(store.commit(dies("later", now + 3 * LEASE, true)).await?);
+    won(store.commit(dies("second", now + LEASE, true)).await?);
+    won(store.commit(dies("first", now - LEASE, true)).await?);
+    won(store.commit(dies("ended", now, false)).await?);
+    won(store.commit(write("none", None, 1)).await?);
+
+    let soon = store.expiring_grants(now + 2 * LEASE, 10).await?;
+
+    assert_eq!(soon, [(key("first"), now - LEASE), (key("second"), now + LEASE)]);
+    assert_eq!(store.expiring_grants(now + 2 * LEASE, 1).await?.len(), 1);
+    won(store
+        .commit(ConnectionWrite { grant_until: Some(now + 3 * LEASE), ..write("first", Some(1), 2) })
+        .await?);
+    assert_eq!(store.expiring_grants(now + 2 * LEASE, 10).await?, [(key("second"), now + LEASE)]);
+    Ok(())
+}
+
 async fn lists_are_ordered_and_paged(store: &Store) -> Result<(), StoreError> {
     for role in ["service_user", "developer/zoe", "developer/ana", "service_principal"] {
         let key = ConnectionKey { account: name("acme"), role: Role::parse(role).expect("a role") };
@@ -327,6 +348,7 @@ fn write(account: &str, expected: Option<i64>, generation: i64) -> ConnectionWri
         sealed: format!("sealed {generation}").into(),
         live: true,
         refresh_at: None,
+        grant_until: None,
     }
 }
 

@@ -136,6 +136,21 @@ impl Postgres {
         Ok(rows.iter().filter_map(|row| Some((key(row, 0)?, Generation(row.get(2))))).collect())
     }
 
+    pub(in crate::store) async fn expiring_grants(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ConnectionKey, Timestamp)>, StoreError> {
+        let lent = self.lend("look which grants expire").await?;
+        let sql = "SELECT account, role, grant_until FROM azdo_broker.connections
+                   WHERE live AND grant_until IS NOT NULL AND grant_until < $1
+                   ORDER BY grant_until LIMIT $2";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = lent.rows(sql, &[&micros(before), &limit]).await?;
+        lent.done();
+        Ok(rows.iter().filter_map(|row| Some((key(row, 0)?, time(row.get(2))))).collect())
+    }
+
     /// A connection and its links: both or none. Always in this order, so that two of them wait for each
     /// other in one direction only.
     async fn write_both(
@@ -158,27 +173,37 @@ impl Postgres {
 
 async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError> {
     let (account, role) = (write.key.account.as_str(), write.key.role.to_string());
-    let refresh_at = write.refresh_at.map(micros);
+    let (refresh_at, grant_until) = (write.refresh_at.map(micros), write.grant_until.map(micros));
     let generation = write.generation.0;
     let told = match write.expected {
         None => {
             let sql = "WITH written AS (
-                         INSERT INTO azdo_broker.connections (account, role, generation, sealed, live, refresh_at)
-                         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account, role) DO NOTHING
+                         INSERT INTO azdo_broker.connections (account, role, generation, sealed, live, refresh_at, grant_until)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (account, role) DO NOTHING
                          RETURNING account, role, generation)
                        SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
-            lent.rows(sql, &[&account, &role, &generation, &write.sealed, &write.live, &refresh_at]).await?
+            let parameters: super::lent::Parameters<'_> =
+                &[&account, &role, &generation, &write.sealed, &write.live, &refresh_at, &grant_until];
+            lent.rows(sql, parameters).await?
         }
         Some(Generation(expected)) => {
             let sql = "WITH written AS (
                          UPDATE azdo_broker.connections
-                         SET generation = $3, sealed = $4, live = $5, refresh_at = $6,
+                         SET generation = $3, sealed = $4, live = $5, refresh_at = $6, grant_until = $8,
                              retry_at = NULL, failure = NULL, lease_holder = NULL, lease_until = NULL
                          WHERE account = $1 AND role = $2 AND generation = $7
                          RETURNING account, role, generation)
                        SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
-            let parameters: super::lent::Parameters<'_> =
-                &[&account, &role, &generation, &write.sealed, &write.live, &refresh_at, &expected];
+            let parameters: super::lent::Parameters<'_> = &[
+                &account,
+                &role,
+                &generation,
+                &write.sealed,
+                &write.live,
+                &refresh_at,
+                &expected,
+                &grant_until,
+            ];
             lent.rows(sql, parameters).await?
         }
     };

@@ -87,8 +87,12 @@ const FORGETFUL: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"]
 
 /// To schema 2, and so on.
 const MIGRATIONS: [&str; 1] = [
-    // Where the store stands in a move to another place.
-    "ALTER TABLE azdo_broker.store ADD COLUMN relocation text",
+    // Where the store stands in a move to another place; when each grant dies of idleness. A connection
+    // has the latter from its next refresh on.
+    "ALTER TABLE azdo_broker.store ADD COLUMN relocation text;
+     ALTER TABLE azdo_broker.connections ADD COLUMN grant_until bigint;
+     CREATE INDEX connections_expiring ON azdo_broker.connections (grant_until)
+        WHERE live AND grant_until IS NOT NULL",
 ];
 
 /// Times are microseconds. `due_at` is null where nothing is to be refreshed. Names sort by their bytes, as

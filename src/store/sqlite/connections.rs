@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use super::columns::{micros, text, time};
+use super::columns::{self, micros, text, time};
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
@@ -41,17 +41,26 @@ pub(in crate::store) fn list(
 pub(in crate::store) fn commit(tx: &Transaction<'_>, write: &ConnectionWrite) -> rusqlite::Result<Cas> {
     let role = write.key.role.to_string();
     let (account, refresh_at) = (write.key.account.as_str(), write.refresh_at.map(micros));
+    let grant_until = write.grant_until.map(micros);
     let changed = match write.expected {
         None => tx
             .prepare_cached(
-                "INSERT INTO connections (account, role, generation, sealed, live, refresh_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (account, role) DO NOTHING",
+                "INSERT INTO connections (account, role, generation, sealed, live, refresh_at, grant_until)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (account, role) DO NOTHING",
             )?
-            .execute(params![account, role, write.generation.0, write.sealed, write.live, refresh_at])?,
+            .execute(params![
+                account,
+                role,
+                write.generation.0,
+                write.sealed,
+                write.live,
+                refresh_at,
+                grant_until
+            ])?,
         Some(expected) => tx
             .prepare_cached(
                 "UPDATE connections
-                 SET generation = ?3, sealed = ?4, live = ?5, refresh_at = ?6,
+                 SET generation = ?3, sealed = ?4, live = ?5, refresh_at = ?6, grant_until = ?8,
                      retry_at = NULL, failure = NULL, lease_holder = NULL, lease_until = NULL
                  WHERE account = ?1 AND role = ?2 AND generation = ?7",
             )?
@@ -62,7 +71,8 @@ pub(in crate::store) fn commit(tx: &Transaction<'_>, write: &ConnectionWrite) ->
                 write.sealed,
                 write.live,
                 refresh_at,
-                expected.0
+                expected.0,
+                grant_until
             ])?,
     };
     if changed == 0 { repeated(tx, write) } else { Ok(Cas::Won) }
@@ -94,6 +104,26 @@ pub(in crate::store) fn generations(
         found.extend(row.map(|generation| (key, Generation(generation))));
     }
     Ok(found)
+}
+
+/// The first to die first.
+pub(in crate::store) fn expiring_grants(
+    tx: &Transaction<'_>,
+    before: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<(ConnectionKey, Timestamp)>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT account, role, grant_until FROM connections
+         WHERE live = 1 AND grant_until IS NOT NULL AND grant_until < ?1 ORDER BY grant_until LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![micros(before), columns::limit(limit)], |row| {
+        let (account, role) = (text(row, 0)?, text(row, 1)?);
+        let (Some(Ok(account)), Some(role)) = (account.map(str::parse), role.and_then(Role::parse)) else {
+            return Ok(None);
+        };
+        Ok(Some((ConnectionKey { account, role }, time(row.get(2)?))))
+    })?;
+    rows.filter_map(Result::transpose).collect()
 }
 
 pub(in crate::store) fn clear_pause(

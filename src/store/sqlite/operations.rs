@@ -223,6 +223,15 @@ impl Sqlite {
         self.read("compare connections", move |at| connections::generations(at.tx, keys)).await
     }
 
+    pub(in crate::store) async fn expiring_grants(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ConnectionKey, Timestamp)>, StoreError> {
+        self.read("look which grants expire", move |at| connections::expiring_grants(at.tx, before, limit))
+            .await
+    }
+
     pub(in crate::store) async fn integration_versions(
         &self,
         accounts: Vec<AccountId>,

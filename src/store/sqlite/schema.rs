@@ -60,8 +60,11 @@ const STATEMENTS_KEPT: usize = 64;
 
 /// To schema 2, and so on.
 const MIGRATIONS: [&str; 1] = [
-    // Where the store stands in a move to another place.
-    "ALTER TABLE store ADD COLUMN relocation TEXT;",
+    // Where the store stands in a move to another place; when each grant dies of idleness. A connection
+    // has the latter from its next refresh on.
+    "ALTER TABLE store ADD COLUMN relocation TEXT;
+     ALTER TABLE connections ADD COLUMN grant_until INTEGER;
+     CREATE INDEX connections_expiring ON connections (grant_until) WHERE live = 1 AND grant_until IS NOT NULL;",
 ];
 
 /// Times are microseconds. `due_at` is null where nothing is to be refreshed.

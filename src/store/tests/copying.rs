@@ -172,7 +172,10 @@ async fn f26_a_store_of_the_first_schema_is_migrated() {
     assert_eq!(store.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
     sqlite_of(&store)
         .write("age", |at| {
-            at.tx.execute_batch("ALTER TABLE store DROP COLUMN relocation")?;
+            at.tx.execute_batch(
+                "ALTER TABLE store DROP COLUMN relocation;
+                 DROP INDEX connections_expiring; ALTER TABLE connections DROP COLUMN grant_until;",
+            )?;
             at.tx.pragma_update(None, "user_version", 1)
         })
         .await
@@ -186,7 +189,8 @@ async fn f26_a_store_of_the_first_schema_is_migrated() {
     server
         .execute(
             "broker0",
-            "ALTER TABLE azdo_broker.store DROP COLUMN relocation; UPDATE azdo_broker.store SET schema = 1",
+            "ALTER TABLE azdo_broker.store DROP COLUMN relocation; \
+                   ALTER TABLE azdo_broker.connections DROP COLUMN grant_until; UPDATE azdo_broker.store SET schema = 1",
         )
         .await;
     let (one, other) = tokio::join!(

@@ -61,6 +61,7 @@ fn write(expected: Option<i64>, generation: i64, sealed: &[u8]) -> ConnectionWri
         sealed: sealed.into(),
         live: true,
         refresh_at: None,
+        grant_until: None,
     }
 }
 

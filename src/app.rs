@@ -13,7 +13,7 @@ use tonic::service::Routes;
 
 use crate::accounts::{Accounts, ExpiryWatch};
 use crate::admin::{self, Admin};
-use crate::audit::{Audit, AuditError, AuditWriter};
+use crate::audit::{Audit, AuditError, AuditWriter, seen_in};
 use crate::budgets::TokenBudget;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -27,6 +27,7 @@ use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
 use crate::link_pages;
 use crate::links::{LinkSweeper, Links, Parts, ReturnTargets};
+use crate::operations::Operations;
 use crate::outgoing::{Outgoing, OutgoingConfig, OutgoingError};
 use crate::policy::Policy;
 use crate::release::Release;
@@ -36,7 +37,7 @@ use crate::store::{Store, StoreError, StorePlace};
 use crate::tasks::Tasks;
 use crate::tls::{SocketError, SocketIncoming, TcpIncoming, Tls, TlsError, TlsReloader};
 use crate::tokens::{Follower, Refresh, RefreshParts, Refresher, Tokens, tokens};
-use crate::vault::Vault;
+use crate::vault::{Vault, VaultError};
 
 /// A broker whose sockets are bound.
 pub struct Bound {
@@ -71,6 +72,8 @@ pub enum BuildError {
     Store(#[from] StoreError),
     #[error("the TLS files cannot be used")]
     Tls(#[from] TlsError),
+    #[error("the store cannot be compared with the audit")]
+    Vault(#[from] VaultError),
 }
 
 struct Running {
@@ -93,6 +96,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let vault = Arc::new(open_vault(&config.store, config.key_file.clone(), clock.clone()).await?);
     let listeners = Listeners::bind(&config).await?;
     let outgoing = Outgoing::new(&OutgoingConfig { proxy: config.proxy, ca_pem: config.ca_pem })?;
+    recall(&vault, &config.audit.path).await?;
     let (audit, writer) = Audit::open(&config.audit, clock.clone())?;
     if config.entra.browser_authority.is_some() {
         tracing::warn!("entra.browser_authority is set: browsers are sent to an emulator, not to Microsoft");
@@ -208,6 +212,7 @@ impl Shared {
                 public_urls: own.public_urls,
             },
             links,
+            operations: Operations { gate: gate.clone(), vault, tokens: tokens.clone() },
             policy: own.policy,
             release: Release {
                 gate: gate.clone(),
@@ -246,6 +251,22 @@ async fn open_vault(
     let keyring = keys.unwrap(store.store_id().as_str(), &wrapped)?;
     let sealer = Sealer::new(store.store_id().clone(), Keyring::from_bytes(&keyring)?);
     Ok(Vault::new(store, sealer))
+}
+
+/// Compares the store with what the audit says of links and disconnects.
+async fn recall(vault: &Vault, audit: &std::path::Path) -> Result<(), BuildError> {
+    let unreadable = |source| AuditError::Open { path: audit.to_owned(), source: Arc::new(source) };
+    for (key, seen) in seen_in(audit, vault.store_id()).map_err(unreadable)? {
+        vault.note_seen(&key, seen);
+    }
+    let rollbacks = vault.rollbacks().await?;
+    if !rollbacks.is_empty() {
+        tracing::error!(
+            count = rollbacks.len(), first = %rollbacks[0].key,
+            "the store is older than the audit: these connections are refused until the restore is accepted by `azdo-broker connections accept-restore`"
+        );
+    }
+    Ok(())
 }
 
 fn start_actors(

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::ids::{AccountId, DeveloperId, ObjectId, TenantId};
+use crate::ids::{AccountId, DeveloperId, Generation, ObjectId, TenantId};
 use crate::reason::{Actor, Problem, Reason};
 use crate::remedy::Case;
 
@@ -62,6 +62,14 @@ pub struct Failure {
     /// What is in the way, where neither reason nor code tells whose act helps.
     #[serde(default)]
     pub case: Option<Case>,
+}
+
+/// A link or a disconnect that somebody saw: what the store must not fall back behind.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Seen {
+    pub generation: Generation,
+    /// A disconnect.
+    pub is_end: bool,
 }
 
 impl Failure {

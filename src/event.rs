@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::caller::Caller;
 use crate::connection::{ConnectionKey, Role};
-use crate::ids::{AccountId, CredentialId, Generation, Label, LinkId, ObjectId};
+use crate::ids::{AccountId, CredentialId, Generation, Label, LinkId, ObjectId, StoreId};
 use crate::secret::Fingerprint;
 
 /// One line of the audit.
@@ -25,6 +25,9 @@ pub struct Event {
     pub role: Option<Role>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
+    /// Whose generation it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +75,7 @@ impl Event {
             account: None,
             role: None,
             generation: None,
+            store: None,
             link: None,
             object_id: None,
             credential: None,

@@ -8,10 +8,11 @@
 
 use std::sync::Arc;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, END_SEEN, LINK_SEEN};
 use crate::caller::Caller;
+use crate::connection::{ConnectionKey, Seen};
 use crate::event::{By, Event, Outcome};
-use crate::ids::{AccountId, Label};
+use crate::ids::{AccountId, Label, StoreId};
 use crate::policy::{Allowed, Permission, Policy};
 use crate::reason::{Problem, Reason, Refused};
 
@@ -60,6 +61,14 @@ impl Gate {
         Err(self.denied(asking, Some(account)).await)
     }
 
+    /// Decides about the broker itself.
+    pub async fn allow_operate(&self, asking: &Asking) -> Result<(), Refused> {
+        if self.policy.allows_about_broker(&asking.caller, Permission::Operate) {
+            return Ok(());
+        }
+        Err(self.denied(asking, None).await)
+    }
+
     /// Whether the caller may see the account in a list. Not recorded: the list itself is.
     pub fn may_see(&self, caller: &Caller, permission: Permission, account: &AccountId) -> bool {
         self.policy.decide(caller, permission, account).is_some()
@@ -77,6 +86,15 @@ impl Gate {
             Problem::new(Reason::AuditUnavailable, "the audit cannot be written, so nothing is released")
                 .retry_after(AUDIT_RETRY)
         })
+    }
+
+    /// Notes for later starts that a link or disconnect was seen (design.md 6.13). Done
+    /// already, so a failure is the operator's alone.
+    pub async fn note_seen(&self, store: &StoreId, key: &ConnectionKey, seen: Seen) {
+        let act = if seen.is_end { END_SEEN } else { LINK_SEEN };
+        let mut event = Event::new(act, By::Broker, Outcome::Done).about(key);
+        (event.generation, event.store) = (Some(seen.generation), Some(store.clone()));
+        let _recorded = self.try_record(event).await;
     }
 
     /// Records how a wish ended, and hands the end on. A failure is recorded as well as can be.

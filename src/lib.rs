@@ -42,7 +42,7 @@
 //! | 6 faces | [`grpc`] [`link_pages`] [`admin`] [`cli`] [`git_credential`] | decode, ask, encode; no decisions |
 //! | 5½ client | [`client`] | reaches a broker by socket or mutual TLS |
 //! | 5 wire | [`pb`] | types generated from the proto |
-//! | 4 use cases | [`release`] [`links`] [`repos`] [`integrations`] | one story each |
+//! | 4 use cases | [`release`] [`links`] [`repos`] [`integrations`] [`operations`] | one story each |
 //! | 3 tokens | [`tokens`] | slots, the refresher, the one refresh |
 //! | 2½ accounts | [`accounts`] [`identify`] | integrations in memory, the client credential in force; who signed in |
 //! | 2 vault | [`vault`] | opened records over store and seal |
@@ -117,6 +117,21 @@
 //!    connection ([`Vault::fail`]), sets the pause, and takes no valid token away.
 //! 6. The slot learns token or problem, and everybody who waits reads it there.
 //!
+//! Each request waits for its turn at the [`TokenBudget`]: a rate per tenant and over all, demanded ones first. A
+//! store that does not take the answer is asked until it does; after two seconds the token is lent to the slot, and
+//! whatever is committed later ousts it.
+//!
+//! ## Several replicas
+//!
+//! Over PostgreSQL any number of processes run the same walks: the lease says who refreshes, the generation who
+//! wins. The [`Follower`] hears what the others write, and compares the generations of what is held after every
+//! gap, so that a disconnect, a link or a suspension is in force everywhere within a second.
+//!
+//! ## A store that goes back
+//!
+//! Each link and disconnect that was made or learned is in the audit with its generation. A row that is older than
+//! one of them does not open ([`Vault::rollbacks`]), until somebody links anew or an operator accepts the restore.
+//!
 //! Where each grant works once ([`Rotation::Strict`]) the row says before step 3 that the grant is lost, and the
 //! answer overwrites that: what a broken connection or a kill took is told, and nothing is sent twice.
 //!
@@ -138,9 +153,9 @@
 //!
 //! # Not built yet
 //!
-//! Methods of the contract that answer UNIMPLEMENTED: `WatchConnections`; all of `Operations`. And: developer
-//! assertions, `PostgreSQL` and replicas, key providers other than a file, rate budgets, a chained and signed
-//! audit, rollback detection, rotation of data keys, the relay.
+//! Methods of the contract that answer UNIMPLEMENTED: `WatchConnections`; all of `Operations` but
+//! `AcceptRestore`. And: developer assertions, key providers other than a file, budgets of Azure DevOps that
+//! follow its `X-RateLimit` headers, a chained and signed audit, rotation of data keys, the relay.
 //!
 //! [`Release::service_user_token`]: release::Release::service_user_token
 //! [`Release::git_credential`]: release::Release::git_credential
@@ -162,6 +177,9 @@
 //! [`Links::confirm`]: links::Links::confirm
 //! [`Entra::redeem`]: entra::Entra::redeem
 //! [`Entra::verify_id_token`]: entra::Entra::verify_id_token
+//! [`TokenBudget`]: budgets::TokenBudget
+//! [`Follower`]: tokens::Follower
+//! [`Vault::rollbacks`]: vault::Vault::rollbacks
 //! [`TokenEndpoint::refresh`]: entra::TokenEndpoint::refresh
 //! [`Devops::who_am_i`]: devops::Devops::who_am_i
 //! [`Rotation::Strict`]: entra::Rotation::Strict
@@ -198,6 +216,7 @@ pub mod pb;
 // 4, use cases
 pub mod integrations;
 pub mod links;
+pub mod operations;
 pub mod release;
 pub mod repos;
 

@@ -15,10 +15,11 @@
 //! that records an answer nobody got is right to be cautious, one that lacks an answer is wrong. For the
 //! same reason a caller that went away is recorded all the same, or hanging up would hide a refused try.
 //!
-//! What it deliberately does not do: rotate files, chain or sign lines (later), read them back, or decide
+//! What it deliberately does not do: rotate files, chain or sign lines (later), read back more than [`seen_in`] does, or decide
 //! what is worth recording.
 
 mod open;
+mod seen;
 mod writer;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::event::Event;
 
+pub use seen::{END_SEEN, LINK_SEEN, seen_in};
 pub use writer::AuditWriter;
 
 /// Where the audit goes.

@@ -19,6 +19,21 @@ enum Command {
     ConnectServicePrincipal,
     /// End a connection and wipe its grant
     Disconnect(Disconnect),
+    /// Accept that connections went back to an older state, because a backup was restored on purpose
+    AcceptRestore(AcceptRestore),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct AcceptRestore {
+    /// Those of every account, not only of --account
+    #[arg(long)]
+    all: bool,
+    /// Only tell which ones they are
+    #[arg(long)]
+    dry_run: bool,
+    /// Why, for the audit
+    #[arg(long, default_value = "")]
+    note: String,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -45,6 +60,7 @@ pub(super) async fn run(session: &mut Session<'_, '_>, args: Args) -> Result<(),
         None => list(session).await,
         Some(Command::ConnectServicePrincipal) => connect_service_principal(session).await,
         Some(Command::Disconnect(args)) => disconnect(session, args).await,
+        Some(Command::AcceptRestore(args)) => accept_restore(session, args).await,
     }
 }
 
@@ -86,6 +102,42 @@ async fn list(session: &mut Session<'_, '_>) -> Result<(), CliError> {
         print_troubles(session, connection)?;
     }
     Ok(())
+}
+
+async fn accept_restore(session: &mut Session<'_, '_>, args: AcceptRestore) -> Result<(), CliError> {
+    let AcceptRestore { all: all_accounts, dry_run, note } = args;
+    let account_id = if all_accounts { String::new() } else { session.account()?.to_string() };
+    let request = pb::AcceptRestoreRequest {
+        account_id,
+        all_accounts,
+        dry_run,
+        note,
+        actor: actor(),
+        connection: None,
+    };
+    let mut client = session.remote().await?.operations();
+    let answer = client.accept_restore(within(CALL_TIMEOUT, request)).await?.into_inner();
+    let console = &mut *session.console;
+    if console.json {
+        let connections: Vec<_> = answer.connections.iter().map(json::restored).collect();
+        return console.print_json(&json!({ "accepted": answer.accepted, "connections": connections }));
+    }
+    if answer.accepted == 0 {
+        writeln!(console.err, "nothing went back")?;
+        return Ok(());
+    }
+    let mut table = show::Table::new(&["ACCOUNT", "CONNECTION", "WHAT WAS SEEN SINCE"]);
+    for connection in &answer.connections {
+        let since = if connection.was_disconnected { "disconnected: it comes back" } else { "linked anew" };
+        table.row([
+            printable(&connection.account_id),
+            show::connection_name(connection.connection.as_ref()),
+            since.to_owned(),
+        ]);
+    }
+    table.print(console.out)?;
+    let verb = if dry_run { "would be accepted" } else { "accepted" };
+    Ok(writeln!(console.out, "{} {verb}", answer.accepted)?)
 }
 
 async fn connect_service_principal(session: &mut Session<'_, '_>) -> Result<(), CliError> {

@@ -39,6 +39,16 @@ pub(super) fn identity(identity: Option<&pb::Identity>) -> Value {
     })
 }
 
+pub(super) fn restored(connection: &pb::RestoredConnection) -> Value {
+    json!({
+        "account_id": connection.account_id,
+        "connection": super::show::connection_name(connection.connection.as_ref()),
+        "generation": connection.generation,
+        "seen_generation": connection.seen_generation,
+        "was_disconnected": connection.was_disconnected,
+    })
+}
+
 pub(super) fn warnings(warnings: &[pb::Warning]) -> Value {
     warnings.iter().map(|warning| json!({ "code": warning.code, "text": warning.text })).collect()
 }

@@ -32,6 +32,7 @@ use crate::ids::{AccountId, DeveloperId, InvalidName};
 use crate::pb::connections_client::ConnectionsClient;
 use crate::pb::credential_broker_client::CredentialBrokerClient;
 use crate::pb::integrations_client::IntegrationsClient;
+use crate::pb::operations_client::OperationsClient;
 
 /// Where a broker listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -201,6 +202,10 @@ impl Remote {
 
     pub fn integrations(&self) -> IntegrationsClient<Channel> {
         IntegrationsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_SIZE_MAX)
+    }
+
+    pub fn operations(&self) -> OperationsClient<Channel> {
+        OperationsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_SIZE_MAX)
     }
 }
 

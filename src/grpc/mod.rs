@@ -29,6 +29,7 @@ use tonic::{Request, Status};
 use crate::gate::Asking;
 use crate::integrations::{Checks, Integrations};
 use crate::links::Links;
+use crate::operations::Operations;
 use crate::policy::Policy;
 use crate::reason::{Problem, Reason, Refused};
 use crate::release::Release;
@@ -40,6 +41,7 @@ pub struct Face {
     pub checks: Checks,
     pub integrations: Integrations,
     pub links: Links,
+    pub operations: Operations,
     pub policy: Arc<Policy>,
     pub release: Release,
     pub repos: Repos,

@@ -1,11 +1,13 @@
-//! The `Operations` service: none of it is built yet.
+//! The `Operations` service: `AcceptRestore` is built, the rest not yet.
 
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
-use super::{Face, status};
+use super::{CHANGE_DEADLINE, Face, asking, encode, parse, status};
+use crate::operations::{RestoreScope, Restored};
 use crate::pb;
 use crate::pb::operations_server::Operations;
+use crate::reason::Refused;
 
 #[tonic::async_trait]
 impl Operations for Face {
@@ -69,8 +71,40 @@ impl Operations for Face {
 
     async fn accept_restore(
         &self,
-        _request: Request<pb::AcceptRestoreRequest>,
+        request: Request<pb::AcceptRestoreRequest>,
     ) -> Result<Response<pb::AcceptRestoreResponse>, Status> {
-        Err(status::unimplemented())
+        let asked = request.get_ref();
+        let asking = asking("AcceptRestore", &request, &asked.actor, &asked.note)?;
+        self.call(CHANGE_DEADLINE, async {
+            let scope = match (asked.all_accounts, &asked.connection) {
+                (true, None) if asked.account_id.is_empty() => RestoreScope::All,
+                (true, _) => {
+                    return Err(Refused::invalid(
+                        "all_accounts",
+                        "is not given with an account or connection",
+                    ));
+                }
+                (false, None) => RestoreScope::Account(parse::account(&asked.account_id)?),
+                (false, Some(connection)) => {
+                    let account = parse::account(&asked.account_id)?;
+                    RestoreScope::Connection(account, parse::role(Some(connection))?)
+                }
+            };
+            let Restored { rollbacks } = self.operations.accept_restore(asking, scope, asked.dry_run).await?;
+            let shown = rollbacks.iter().take(SHOWN_MAX).map(|rollback| pb::RestoredConnection {
+                account_id: rollback.key.account.to_string(),
+                connection: Some(encode::connection_name(&rollback.key)),
+                generation: rollback.found.unwrap_or_default().0,
+                seen_generation: rollback.seen.generation.0,
+                was_disconnected: rollback.seen.is_end,
+            });
+            Ok(pb::AcceptRestoreResponse {
+                accepted: u32::try_from(rollbacks.len()).unwrap_or(u32::MAX),
+                connections: shown.collect(),
+            })
+        })
+        .await
     }
 }
+
+const SHOWN_MAX: usize = 100;

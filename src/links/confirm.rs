@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::look::{ConnectionView, are_same};
 use super::{Found, Links, Parts, lost};
-use crate::connection::Identity;
+use crate::connection::{Identity, Seen};
 use crate::event::Outcome;
 use crate::gate::Asking;
 use crate::ids::{AccountId, LinkId};
@@ -114,6 +114,7 @@ impl Parts {
         });
         let generation = self.vault.connect((&link, version), standing, &connection).await?;
         tracing::info!(connection.key = %link.key, connection.generation = generation.0, "connected");
+        self.gate.note_seen(self.vault.store_id(), &link.key, Seen { generation, is_end: false }).await;
         let opened = Opened { key: link.key, generation, connection, failure: None, store_now };
         if let Connection::Live(live) = &opened.connection {
             self.tokens.adopt(&opened.key, generation, live);

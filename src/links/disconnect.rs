@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::look::{ConnectionView, never_linked};
 use super::{Links, Parts, lost};
-use crate::connection::{ConnectionKey, Identity, Role};
+use crate::connection::{ConnectionKey, Identity, Role, Seen};
 use crate::event::Outcome;
 use crate::gate::Asking;
 use crate::ids::{AccountId, Generation};
@@ -52,6 +52,8 @@ impl Parts {
         if let Some((generation, _)) = &done {
             self.tokens.end(key, *generation);
             tracing::info!(connection.key = %key, connection.generation = generation.0, "disconnected");
+            let seen = Seen { generation: *generation, is_end: true };
+            self.gate.note_seen(self.vault.store_id(), key, seen).await;
         }
         Ok(done)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::look::ConnectionView;
 use super::{Links, Parts, lost};
 use crate::clock::later;
-use crate::connection::{ConnectionKey, Identity, Role};
+use crate::connection::{ConnectionKey, Identity, Role, Seen};
 use crate::devops::DevopsError;
 use crate::entra::{Answered, EntraError, TokenEndpoint as _, Verdict, unverified_object_id};
 use crate::event::Outcome;
@@ -85,6 +85,7 @@ impl Parts {
                 self.tokens.adopt(&key, generation, live);
             }
             tracing::info!(connection.key = %key, connection.generation = generation.0, "connected");
+            self.gate.note_seen(self.vault.store_id(), &key, Seen { generation, is_end: false }).await;
             let store_now = standing.store_now;
             return Ok(ConnectionView::of(&Opened { key, generation, connection, failure: None, store_now }));
         }

@@ -29,14 +29,13 @@
 pub mod contract;
 mod copy;
 mod error;
+mod place;
 mod postgres;
 mod rows;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +43,7 @@ use jiff::Timestamp;
 
 pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
+pub use place::StorePlace;
 pub use postgres::{InvalidPlace, PostgresPlace};
 pub use rows::{
     Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, Count, IntegrationRow, LinkRow, LinkWrite, Loaded,
@@ -57,15 +57,6 @@ use crate::ids::{AccountId, Generation, LinkId, StoreId};
 use crate::reason::Reason;
 use postgres::{Postgres, PostgresNews};
 use sqlite::Sqlite;
-
-/// Where a store is.
-#[derive(Clone, Debug)]
-pub enum StorePlace {
-    /// A file, for one process.
-    File(PathBuf),
-    /// A database, for any number of replicas.
-    Postgres(Box<PostgresPlace>),
-}
 
 /// The store of this process. Clones share it.
 #[derive(Clone)]
@@ -377,28 +368,6 @@ impl StoreNews {
         match &mut self.0 {
             Some(news) => news.next().await,
             None => std::future::pending().await,
-        }
-    }
-}
-
-impl From<PathBuf> for StorePlace {
-    fn from(path: PathBuf) -> Self {
-        Self::File(path)
-    }
-}
-
-impl From<&Path> for StorePlace {
-    fn from(path: &Path) -> Self {
-        Self::File(path.to_owned())
-    }
-}
-
-/// As messages show it.
-impl fmt::Display for StorePlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(f),
-            Self::Postgres(place) => place.fmt(f),
         }
     }
 }

@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Refresh;
-use crate::connection::ConnectionKey;
+use crate::connection::{ConnectionKey, Seen};
 use crate::ids::Generation;
-use crate::vault::{News, VaultError};
+use crate::vault::{Connection, News, Opened, VaultError};
 
 /// An actor for the app to run.
 pub struct Follower {
@@ -61,6 +61,7 @@ impl Refresh {
         }
         match self.vault.connection(key).await {
             Ok(Some(opened)) => {
+                self.note_if_new(&opened).await;
                 self.learn(key, opened.generation, &opened.connection);
                 // Whoever waits for the lease of the replica that wrote this need not wait on.
                 self.slots.slot(key).return_lease();
@@ -76,10 +77,32 @@ impl Refresh {
         Ok(())
     }
 
+    /// Remembers a link or a disconnect of another replica: of one that died since, nobody else might know.
+    async fn note_if_new(&self, opened: &Opened) {
+        let Some(known) = self.slots.find(&opened.key).and_then(|slot| slot.linked_at()) else { return };
+        let is_end = match &opened.connection {
+            Connection::Live(live) if live.linked_at == known => return,
+            Connection::Live(_) => false,
+            Connection::Imported(_) => return,
+            Connection::Ended(_) => true,
+        };
+        self.note_seen(&opened.key, Seen { generation: opened.generation, is_end }).await;
+    }
+
+    pub(super) async fn note_seen(&self, key: &ConnectionKey, seen: Seen) {
+        self.vault.note_seen(key, seen);
+        self.gate.note_seen(self.vault.store_id(), key, seen).await;
+    }
+
     /// Compares all that is held with the store.
     async fn compare(&self) -> Result<(), VaultError> {
         for keys in self.slots.keys().chunks(COMPARED_AT_ONCE) {
             for (key, generation) in self.vault.generations(keys.to_vec()).await? {
+                if generation < self.slots.find(&key).map_or(generation, |slot| slot.generation()) {
+                    // A failover that lost its last commits. Links and disconnects among them are refused by
+                    // the vault; of a refresh the older grant goes on.
+                    tracing::error!(connection.key = %key, "the store went back behind what was seen of a connection");
+                }
                 self.follow(&key, generation).await?;
             }
         }

@@ -19,7 +19,7 @@ use super::setback::Setback;
 use super::spend::Unspent;
 use crate::budgets::Urgency;
 use crate::clock::later;
-use crate::connection::Identity;
+use crate::connection::{Identity, Seen};
 use crate::entra::IdTokenError;
 use crate::event::{By, Event, Outcome};
 use crate::identify::{SignIn, Unidentified};
@@ -151,6 +151,7 @@ impl Refresh {
         let keep_alive = make_keep_alive_at(self.clock.now().wall);
         if let Some(generation) = self.commit(hold, &connection, Some(keep_alive)).await {
             tracing::info!(connection.key = %hold.key, "an import was proven");
+            self.note_seen(&hold.key, Seen { generation, is_end: false }).await;
             self.committed(&hold.key, generation, &connection);
         }
     }
@@ -169,6 +170,7 @@ impl Refresh {
                 connection.key = %hold.key, imported.at = %imported.imported_at,
                 "an import proved to be somebody else's and was ended"
             );
+            self.note_seen(&hold.key, Seen { generation, is_end: true }).await;
             self.learn(&hold.key, generation, &ended);
             self.tell(&hold.key, not_linked(&hold.key), Duration::ZERO);
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use super::Token;
@@ -112,6 +113,11 @@ impl Slot {
 
     pub(super) fn attempts(&self) -> u64 {
         self.state.borrow().attempts
+    }
+
+    /// When the connection was made whose token is held.
+    pub(super) fn linked_at(&self) -> Option<Timestamp> {
+        self.state.borrow().token.as_ref().map(|token| token.linked_at)
     }
 
     /// The generation last learned.

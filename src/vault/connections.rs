@@ -8,7 +8,7 @@ use super::connection::{Connection, Ended, Imported, Opened, Standing};
 use super::record::{self, ConnectionForm};
 use super::{Hold, Link, Vault, VaultError};
 use crate::clock::later;
-use crate::connection::{ConnectionKey, Identity};
+use crate::connection::{ConnectionKey, Identity, Seen};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
 use crate::seal::Place;
@@ -22,6 +22,9 @@ impl Vault {
     /// The connection, tombstones included; `None` if it never existed.
     pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<Opened>, VaultError> {
         let loaded = self.store.connection(key).await?;
+        if loaded.row.is_none() {
+            self.marks.check(key, None)?;
+        }
         loaded.row.map(|row| self.open(row, loaded.store_now)).transpose()
     }
 
@@ -159,6 +162,7 @@ impl Vault {
             let generation = write.generation;
             let ended = self.ended_links(&key.account, Some(&key.role), DISCONNECTED).await?;
             if let Cas::Won = self.store.disconnect(write, ended).await? {
+                self.marks.note(key, Seen { generation, is_end: true });
                 self.forget_old_pages().await;
                 return Ok(Some((generation, identity)));
             }
@@ -191,7 +195,10 @@ impl Vault {
         let generation = write.generation;
         let row = self.link_row(link, version + 1);
         match self.store.connect(version, row, write).await? {
-            Cas::Won => Ok(generation),
+            Cas::Won => {
+                self.marks.note(&link.key, Seen { generation, is_end: false });
+                Ok(generation)
+            }
             Cas::Lost => Err(VaultError::Changed(link.key.to_string())),
         }
     }
@@ -206,7 +213,10 @@ impl Vault {
         let write = self.write(key, (standing.generation, standing.store_now), &connection.into(), None);
         let generation = write.generation;
         match self.store.commit(write).await? {
-            Cas::Won => Ok(generation),
+            Cas::Won => {
+                self.marks.note(key, Seen { generation, is_end: false });
+                Ok(generation)
+            }
             Cas::Lost => Err(VaultError::Changed(key.to_string())),
         }
     }
@@ -222,7 +232,10 @@ impl Vault {
         let write = self.write(key, (standing.generation, now), &imported.into(), Some(now));
         let generation = write.generation;
         match self.store.commit(write).await? {
-            Cas::Won => Ok(generation),
+            Cas::Won => {
+                self.marks.note(key, Seen { generation, is_end: false });
+                Ok(generation)
+            }
             Cas::Lost => Err(VaultError::Changed(key.to_string())),
         }
     }
@@ -231,11 +244,22 @@ impl Vault {
     fn write(
         &self,
         key: &ConnectionKey,
-        (expected, now): (Option<Generation>, Timestamp),
+        from: (Option<Generation>, Timestamp),
         form: &ConnectionForm<'_>,
         refresh_at: Option<Timestamp>,
     ) -> ConnectionWrite {
-        let generation = expected.unwrap_or_default().next(now);
+        self.write_above(key, (from.0, from.1, from.0.unwrap_or_default()), form, refresh_at)
+    }
+
+    /// The same, above another generation too.
+    pub(super) fn write_above(
+        &self,
+        key: &ConnectionKey,
+        (expected, now, above): (Option<Generation>, Timestamp, Generation),
+        form: &ConnectionForm<'_>,
+        refresh_at: Option<Timestamp>,
+    ) -> ConnectionWrite {
+        let generation = above.next(now);
         let plain = record::write(form);
         let place = Place { table: TABLE, key: &key.to_string(), generation: generation.0 };
         ConnectionWrite {
@@ -250,6 +274,7 @@ impl Vault {
     }
 
     pub(super) fn open(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Opened, VaultError> {
+        self.marks.check(&row.key, Some(row.generation))?;
         let key = row.key.to_string();
         let place = Place { table: TABLE, key: &key, generation: row.generation.0 };
         let plain = self

@@ -9,7 +9,6 @@ use super::{Vault, VaultError};
 use crate::clock::later;
 use crate::connection::{ConnectionKey, Failure};
 use crate::ids::Generation;
-use crate::reason::Reason;
 use crate::store::{Cas, Claim, ConnectionRow, Verdict};
 
 /// The right to refresh one connection for a while, with what is needed to do it.
@@ -159,7 +158,7 @@ impl Vault {
             Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),
             Err(error) => {
                 let failure = Failure {
-                    reason: Reason::RecordDamaged,
+                    reason: error.problem().reason,
                     code: None,
                     since: store_now,
                     count: 1,

@@ -15,6 +15,7 @@ mod integration_record;
 mod integrations;
 mod leases;
 mod links;
+mod marks;
 mod record;
 
 pub use connection::{Connection, Ended, Held, Imported, Live, Opened, Standing, StoredToken};
@@ -22,6 +23,7 @@ pub use connections::{SealedRefresh, make_keep_alive_at};
 pub use integrations::{ClientCredential, Integration, Means, Suspension};
 pub use leases::{Claimed, Hold, ImportLease, Lease, Leased};
 pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
+pub use marks::Rollback;
 
 use crate::reason::{Problem, Reason, Refused};
 use crate::seal::{SealError, Sealer};
@@ -33,6 +35,7 @@ use crate::store::{Store, StoreError};
 pub struct Vault {
     store: Store,
     sealer: Sealer,
+    marks: marks::Marks,
 }
 
 /// Why a record could not be read or written.
@@ -50,13 +53,19 @@ pub enum VaultError {
         #[source]
         source: SealError,
     },
+    /// It is older than a link or disconnect that was seen: a backup was restored, or somebody put it back.
+    #[error(
+        "the store holds {} at generation {}, and {} was seen: a restore must be accepted", .0.key,
+        .0.found.unwrap_or_default().0, .0.seen.generation.0
+    )]
+    RolledBack(Rollback),
     #[error("the store failed")]
     Store(#[from] StoreError),
 }
 
 impl Vault {
     pub fn new(store: Store, sealer: Sealer) -> Self {
-        Self { store, sealer }
+        Self { store, sealer, marks: marks::Marks::default() }
     }
 
     /// What other replicas write from now on.
@@ -80,6 +89,11 @@ impl VaultError {
             Self::Damaged(_) | Self::Sealed { .. } => {
                 tracing::error!(error = self as &dyn std::error::Error, "a record is damaged");
                 Problem::new(Reason::RecordDamaged, "the record does not pass its integrity check")
+            }
+            Self::RolledBack(_) => {
+                tracing::error!(error = self as &dyn std::error::Error, "a rollback is suspected");
+                let detail = "the store holds an older state of this connection than was seen";
+                Problem::new(Reason::RollbackSuspected, detail)
             }
             Self::Store(_) => {
                 tracing::error!(error = self as &dyn std::error::Error, "the store failed");

@@ -37,7 +37,7 @@ const FLOORS: &[Floor] = &[
     floor("2, the vault", &["vault"]),
     floor("2½, accounts", &["accounts", "identify"]),
     floor("3, tokens", &["tokens"]),
-    floor("4, use cases", &["integrations", "links", "release", "repos"]),
+    floor("4, use cases", &["integrations", "links", "operations", "release", "repos"]),
     floor("5, the wire", &["pb"]),
     floor("5½, the client", &["client"]),
     floor("6, faces", &["admin", "cli", "git_credential", "grpc", "link_pages"]),

@@ -33,6 +33,7 @@ mod replicas;
 mod repo_pages;
 mod repo_snapshots;
 mod repos;
+mod rollback;
 mod service_principal;
 mod strict_rotation;
 mod suspend;

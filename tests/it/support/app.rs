@@ -131,6 +131,23 @@ impl TestApp {
         self.emulator.change(change).unwrap();
     }
 
+    /// The store as it is now, of a broker that ended: a backup.
+    pub(crate) async fn stop_and_back_up(&mut self) -> Vec<u8> {
+        self.tell_to_stop();
+        assert_eq!(self.ended().await, Ended::Drained);
+        let path = self.files.path("azdo-broker.db");
+        // The last connection takes the write-ahead log with it.
+        while self.files.path("azdo-broker.db-wal").exists() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        std::fs::read(path).unwrap()
+    }
+
+    /// Puts a backup in the place of the store of a broker that ended.
+    pub(crate) fn restore(&self, backup: &[u8]) {
+        std::fs::write(self.files.path("azdo-broker.db"), backup).unwrap();
+    }
+
     /// Changes the broker's database behind its back, as whoever holds the file can.
     pub(crate) fn edit_store(&self, sql: &str, key: &str) {
         let store = rusqlite::Connection::open(self.files.path("azdo-broker.db")).unwrap();

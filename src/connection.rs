@@ -72,6 +72,48 @@ pub struct Seen {
     pub is_end: bool,
 }
 
+/// What happened to a connection, as its watchers are told.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Change {
+    /// Linked, connected, imported or proven, for the first time or anew.
+    Connected,
+    Refreshed,
+    /// Began to fail, or fails for another reason.
+    Failing,
+    Recovered,
+    /// A person must link again.
+    NeedsRelink,
+    /// Ended by a person, or because an import proved to be somebody else's.
+    Disconnected,
+}
+
+impl Change {
+    pub const ALL: [Self; 6] = [
+        Self::Connected,
+        Self::Refreshed,
+        Self::Failing,
+        Self::Recovered,
+        Self::NeedsRelink,
+        Self::Disconnected,
+    ];
+
+    /// Its text in a store's outbox.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Refreshed => "refreshed",
+            Self::Failing => "failing",
+            Self::Recovered => "recovered",
+            Self::NeedsRelink => "needs_relink",
+            Self::Disconnected => "disconnected",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|change| change.as_str() == text)
+    }
+}
+
 impl Failure {
     /// Who must act in this very case.
     pub fn who_acts(&self) -> Actor {
@@ -161,5 +203,13 @@ mod tests {
         }
         assert_eq!(Role::parse("developer/"), None);
         assert_eq!(Role::parse("developer/a/b"), None);
+    }
+
+    #[test]
+    fn a_change_survives_its_text() {
+        for change in Change::ALL {
+            assert_eq!(Change::parse(change.as_str()), Some(change));
+        }
+        assert_eq!(Change::parse("erased"), None);
     }
 }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::error::StoreError;
-use super::rows::{Count, Cursor, Relocation};
+use super::rows::{Count, Cursor, Page, Relocation};
 use super::{Backend, Store, StorePlace};
 use crate::clock::Clock;
 use crate::ids::StoreId;
@@ -42,6 +42,29 @@ pub enum CopyError {
     Differs { from: String, to: String, found: Count, wanted: Count },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What `store copy` needs.
+impl Store {
+    pub(super) async fn relocation(&self) -> Result<Relocation, StoreError> {
+        ask!(self.relocation())
+    }
+
+    async fn set_relocation(&self, relocation: Relocation) -> Result<(), StoreError> {
+        ask!(self.set_relocation(relocation))
+    }
+
+    pub(super) async fn page(&self, from: Cursor, rows: usize) -> Result<Page, StoreError> {
+        ask!(self.page(from, rows))
+    }
+
+    async fn fill(&self, page: Page) -> Result<(), StoreError> {
+        ask!(self.fill(page))
+    }
+
+    async fn count(&self) -> Result<Count, StoreError> {
+        ask!(self.count())
+    }
 }
 
 /// Copies everything and hands the store over; `progress` hears how many rows of how many are there.

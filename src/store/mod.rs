@@ -19,6 +19,9 @@
 //!    write, and does not take its own success for somebody else's.
 //! 9. What other replicas change is told as [`News`], within a second where the store can be reached. A store
 //!    of one process has none.
+//! 10. A write that carries a [`Change`](crate::connection::Change) leaves it in the [`outbox`] in the same
+//!    transaction, and repeated leaves none again. Who reads on from a [`Position`] misses none and meets those
+//!    of one connection in the order of its generations, or is told that some are gone.
 //!
 //! Times are of the store's clock; a load returns what that clock said. A store keeps *sealed* bytes
 //! and cannot open them: the columns beside them are an index, and whoever opens a record compares.
@@ -27,7 +30,6 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
-mod copy;
 mod error;
 mod place;
 mod postgres;
@@ -43,13 +45,14 @@ use jiff::Timestamp;
 
 pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
+pub use outbox::{ChangePage, ChangeRow, Position};
 pub use place::StorePlace;
 pub use postgres::{InvalidPlace, PostgresPlace};
+use rows::Relocation;
 pub use rows::{
     Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, Count, IntegrationRow, LinkRow, LinkWrite, Loaded,
     News, Verdict,
 };
-use rows::{Cursor, Page, Relocation};
 
 use crate::clock::Clock;
 use crate::connection::{ConnectionKey, Role};
@@ -82,6 +85,10 @@ macro_rules! ask {
         }
     };
 }
+
+// Behind what they ask by.
+mod copy;
+mod outbox;
 
 impl Store {
     /// Makes a new store; refuses where anything exists already.
@@ -181,7 +188,7 @@ impl Store {
     }
 
     /// Forgets pause and failure of the account's live connections that failed for this reason: what
-    /// stood in their way is mended.
+    /// stood in their way is mended, and each is told as recovered.
     pub async fn clear_pause(&self, account: &AccountId, reason: Reason) -> Result<(), StoreError> {
         ask!(self.clear_pause(account, reason))
     }
@@ -336,29 +343,6 @@ impl Store {
         accounts: Vec<AccountId>,
     ) -> Result<Vec<(AccountId, i64)>, StoreError> {
         ask!(self.integration_versions(accounts))
-    }
-}
-
-/// What `store copy` needs.
-impl Store {
-    async fn relocation(&self) -> Result<Relocation, StoreError> {
-        ask!(self.relocation())
-    }
-
-    async fn set_relocation(&self, relocation: Relocation) -> Result<(), StoreError> {
-        ask!(self.set_relocation(relocation))
-    }
-
-    async fn page(&self, from: Cursor, rows: usize) -> Result<Page, StoreError> {
-        ask!(self.page(from, rows))
-    }
-
-    async fn fill(&self, page: Page) -> Result<(), StoreError> {
-        ask!(self.fill(page))
-    }
-
-    async fn count(&self) -> Result<Count, StoreError> {
-        ask!(self.count())
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::connection::{ConnectionKey, Failure};
+use crate::connection::{Change, ConnectionKey, Failure};
 use crate::ids::{AccountId, Generation, LinkId};
 
 /// How a compare-and-swap ended. Losing is no error: look again.
@@ -50,6 +50,8 @@ pub struct ConnectionWrite {
     pub refresh_at: Option<Timestamp>,
     /// When the grant dies of idleness; for counting alone.
     pub grant_until: Option<Timestamp>,
+    /// What is written to the outbox with it; nothing, if nothing changed for those who watch.
+    pub change: Option<Change>,
 }
 
 /// A connection whose lease is ours: `row.fence` names it.
@@ -84,6 +86,8 @@ pub struct Verdict {
     pub failure: Failure,
     /// Paused until then.
     pub retry_at: Timestamp,
+    /// What is written to the outbox with it.
+    pub change: Option<Change>,
 }
 
 #[derive(Clone, Eq, PartialEq)]
@@ -229,6 +233,6 @@ debug_without_sealed!(ConnectionRow {
     lease_until,
     fence
 });
-debug_without_sealed!(ConnectionWrite { key, expected, generation, live, refresh_at });
+debug_without_sealed!(ConnectionWrite { key, expected, generation, live, refresh_at, change });
 debug_without_sealed!(LinkRow { id, key, state_hash, version, open, expires_at });
 debug_without_sealed!(IntegrationRow { account, version });

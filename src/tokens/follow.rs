@@ -40,6 +40,8 @@ impl Follower {
                 heard = news.next() => heard,
                 () = refresh.clock.sleep(COMPARE_AGAIN), if self.is_owed => News::Anything,
             };
+            // Whatever it is: who watches looks for itself.
+            refresh.vault.wake_watchers();
             let followed = match heard {
                 News::Connection(key, generation) => refresh.follow(&key, generation).await,
                 News::Integration(account) => refresh.accounts.reload(&account).await,

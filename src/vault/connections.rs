@@ -8,7 +8,7 @@ use super::connection::{Connection, Ended, Imported, Opened, Standing};
 use super::record::{self, ConnectionForm};
 use super::{Hold, Link, Vault, VaultError};
 use crate::clock::later;
-use crate::connection::{ConnectionKey, Identity, Seen};
+use crate::connection::{Change, ConnectionKey, Identity, Seen};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
 use crate::seal::Place;
@@ -68,16 +68,14 @@ impl Vault {
         refresh_at: Option<Timestamp>,
     ) -> SealedRefresh {
         let from = (Some(hold.generation), hold.store_now);
-        SealedRefresh(self.write(&hold.key, from, &refreshed.into(), refresh_at))
+        let change = hold.change_by(refreshed);
+        SealedRefresh(self.write(&hold.key, from, &refreshed.into(), refresh_at, change))
     }
 
     /// Writes it, if the connection is still the one that was leased. To be repeated after an error: if it was
     /// written already, that is found, and is a success.
     pub async fn commit_refresh(&self, sealed: &SealedRefresh) -> Result<Generation, VaultError> {
-        match self.store.commit(sealed.0.clone()).await? {
-            Cas::Won => Ok(sealed.0.generation),
-            Cas::Lost => Err(VaultError::Changed(sealed.0.key.to_string())),
-        }
+        self.commit(sealed.0.clone()).await
     }
 
     /// Live connections whose grant dies of idleness before then, the first to die first. By an index alone:
@@ -108,7 +106,9 @@ impl Vault {
 
     /// Lifts the pauses of an account that were made for this reason.
     pub async fn lift_pauses(&self, account: &AccountId, reason: Reason) -> Result<(), VaultError> {
-        Ok(self.store.clear_pause(account, reason).await?)
+        self.store.clear_pause(account, reason).await?;
+        self.wake_watchers();
+        Ok(())
     }
 
     /// Who stands in the place of `key`, and at which generation: what a new link or a disconnect has to
@@ -157,12 +157,13 @@ impl Vault {
                 because: None,
                 origin: standing.origin.clone(),
             });
-            let write =
-                self.write(key, (standing.generation, standing.store_now), &(&tombstone).into(), None);
+            let from = (standing.generation, standing.store_now);
+            let write = self.write(key, from, &(&tombstone).into(), None, Some(Change::Disconnected));
             let generation = write.generation;
             let ended = self.ended_links(&key.account, Some(&key.role), DISCONNECTED).await?;
             if let Cas::Won = self.store.disconnect(write, ended).await? {
                 self.marks.note(key, Seen { generation, is_end: true });
+                self.wake_watchers();
                 self.forget_old_pages().await;
                 return Ok(Some((generation, identity)));
             }
@@ -191,12 +192,14 @@ impl Vault {
     ) -> Result<Generation, VaultError> {
         let now = standing.store_now;
         let from = (standing.generation, now);
-        let write = self.write(&link.key, from, &connection.into(), Some(make_keep_alive_at(now)));
+        let (due, change) = (Some(make_keep_alive_at(now)), Some(Change::Connected));
+        let write = self.write(&link.key, from, &connection.into(), due, change);
         let generation = write.generation;
         let row = self.link_row(link, version + 1);
         match self.store.connect(version, row, write).await? {
             Cas::Won => {
                 self.marks.note(&link.key, Seen { generation, is_end: false });
+                self.wake_watchers();
                 Ok(generation)
             }
             Cas::Lost => Err(VaultError::Changed(link.key.to_string())),
@@ -210,15 +213,11 @@ impl Vault {
         standing: &Standing,
         connection: &Connection,
     ) -> Result<Generation, VaultError> {
-        let write = self.write(key, (standing.generation, standing.store_now), &connection.into(), None);
-        let generation = write.generation;
-        match self.store.commit(write).await? {
-            Cas::Won => {
-                self.marks.note(key, Seen { generation, is_end: false });
-                Ok(generation)
-            }
-            Cas::Lost => Err(VaultError::Changed(key.to_string())),
-        }
+        let from = (standing.generation, standing.store_now);
+        let write = self.write(key, from, &connection.into(), None, Some(Change::Connected));
+        let generation = self.commit(write).await?;
+        self.marks.note(key, Seen { generation, is_end: false });
+        Ok(generation)
     }
 
     /// Puts an imported connection in the place of whoever stands there, to be proven when its turn comes.
@@ -229,11 +228,18 @@ impl Vault {
         imported: &Imported,
     ) -> Result<Generation, VaultError> {
         let now = standing.store_now;
-        let write = self.write(key, (standing.generation, now), &imported.into(), Some(now));
-        let generation = write.generation;
+        let from = (standing.generation, now);
+        let write = self.write(key, from, &imported.into(), Some(now), Some(Change::Connected));
+        let generation = self.commit(write).await?;
+        self.marks.note(key, Seen { generation, is_end: false });
+        Ok(generation)
+    }
+
+    async fn commit(&self, write: ConnectionWrite) -> Result<Generation, VaultError> {
+        let (key, generation) = (write.key.clone(), write.generation);
         match self.store.commit(write).await? {
             Cas::Won => {
-                self.marks.note(key, Seen { generation, is_end: false });
+                self.wake_watchers();
                 Ok(generation)
             }
             Cas::Lost => Err(VaultError::Changed(key.to_string())),
@@ -247,11 +253,13 @@ impl Vault {
         from: (Option<Generation>, Timestamp),
         form: &ConnectionForm<'_>,
         refresh_at: Option<Timestamp>,
+        change: Option<Change>,
     ) -> ConnectionWrite {
-        self.write_above(key, (from.0, from.1, from.0.unwrap_or_default()), form, refresh_at)
+        let above = from.0.unwrap_or_default();
+        ConnectionWrite { change, ..self.write_above(key, (from.0, from.1, above), form, refresh_at) }
     }
 
-    /// The same, above another generation too.
+    /// The same above another generation, and told to nobody.
     pub(super) fn write_above(
         &self,
         key: &ConnectionKey,
@@ -270,6 +278,7 @@ impl Vault {
             live: form.is_open(),
             refresh_at,
             grant_until: form.grant_expires_by(),
+            change: None,
         }
     }
 

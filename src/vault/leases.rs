@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use super::connection::{Connection, Imported, Live, Opened};
 use super::{Vault, VaultError};
 use crate::clock::later;
-use crate::connection::{ConnectionKey, Failure};
+use crate::connection::{Change, ConnectionKey, Failure};
 use crate::ids::Generation;
+use crate::reason::Reason;
 use crate::store::{Cas, Claim, ConnectionRow, Verdict};
 
 /// The right to refresh one connection for a while, with what is needed to do it.
@@ -40,6 +41,16 @@ pub struct Hold {
     pub failure: Option<Failure>,
     pub store_now: Timestamp,
     fence: i64,
+    /// What its watchers know of it.
+    seen: Watched,
+}
+
+/// How a connection stands with those who watch it, as long as a lease of it lasts.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    is_import: bool,
+    /// Why it fails, and whether a person must act.
+    failing: Option<(Reason, bool)>,
 }
 
 /// What came of asking for a lease.
@@ -73,6 +84,17 @@ impl Hold {
         Self { generation, failure: None, ..self }
     }
 
+    /// What a commit in its place is to those who watch. An import is nothing new to them until it is proven.
+    pub(super) fn change_by(&self, refreshed: &Connection) -> Option<Change> {
+        match refreshed {
+            Connection::Ended(_) => Some(Change::Disconnected),
+            Connection::Imported(_) => None,
+            Connection::Live(_) if self.seen.is_import => Some(Change::Connected),
+            Connection::Live(_) if self.seen.failing.is_some() => Some(Change::Recovered),
+            Connection::Live(_) => Some(Change::Refreshed),
+        }
+    }
+
     /// The one that the next commit of this lease gives the row.
     pub fn next_generation(&self) -> Generation {
         self.generation.next(self.store_now)
@@ -85,7 +107,21 @@ impl Hold {
             fence: self.fence,
             failure: failure.clone(),
             retry_at,
+            change: self.seen.change_by(failure),
         }
+    }
+}
+
+impl Watched {
+    fn of(row: &ConnectionRow) -> Self {
+        let failing = row.failure.as_ref().map(|failure| (failure.reason, failure.needs_person));
+        Self { is_import: false, failing }
+    }
+
+    /// A failure that goes on is no news.
+    fn change_by(self, failure: &Failure) -> Option<Change> {
+        let is_new = self.failing != Some((failure.reason, failure.needs_person));
+        is_new.then_some(if failure.needs_person { Change::NeedsRelink } else { Change::Failing })
     }
 }
 
@@ -122,8 +158,11 @@ impl Vault {
     /// Writes a verdict and gives the lease back. A stale holder changes nothing, which is right.
     pub async fn fail(&self, hold: &Hold, failure: &Failure, retry_at: Timestamp) -> Result<(), VaultError> {
         let verdict = hold.verdict(failure, retry_at);
-        if let Cas::Lost = self.store.record_failure(verdict).await? {
-            tracing::info!(connection.key = %hold.key, "a verdict came too late and was dropped");
+        match self.store.record_failure(verdict).await? {
+            Cas::Won => self.wake_watchers(),
+            Cas::Lost => {
+                tracing::info!(connection.key = %hold.key, "a verdict came too late and was dropped");
+            }
         }
         Ok(())
     }
@@ -136,7 +175,9 @@ impl Vault {
         failure: &Failure,
         retry_at: Timestamp,
     ) -> Result<bool, VaultError> {
-        Ok(self.store.foresee_failure(hold.verdict(failure, retry_at)).await? == Cas::Won)
+        // None of its watchers' business as long as somebody is on it.
+        let verdict = Verdict { change: None, ..hold.verdict(failure, retry_at) };
+        Ok(self.store.foresee_failure(verdict).await? == Cas::Won)
     }
 
     /// Gives a lease back unspent.
@@ -146,13 +187,15 @@ impl Vault {
 
     async fn lease(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Option<Leased>, VaultError> {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
+        let seen = Watched::of(&row);
         match self.open(row, store_now) {
             Ok(Opened { connection: Connection::Live(live), failure, .. }) => {
-                let hold = Hold { key, generation, failure, store_now, fence };
+                let hold = Hold { key, generation, failure, store_now, fence, seen };
                 Ok(Some(Leased::Live(Box::new(Lease { hold, live }))))
             }
             Ok(Opened { connection: Connection::Imported(imported), failure, .. }) => {
-                let hold = Hold { key, generation, failure, store_now, fence };
+                let seen = Watched { is_import: true, ..seen };
+                let hold = Hold { key, generation, failure, store_now, fence, seen };
                 Ok(Some(Leased::Imported(Box::new(ImportLease { hold, imported }))))
             }
             Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),
@@ -167,9 +210,11 @@ impl Vault {
                     case: None,
                 };
                 let retry_at = later(store_now, DAMAGED_PAUSE);
+                let change = seen.change_by(&failure);
+                let verdict = Verdict { key, generation, fence, failure, retry_at, change };
                 // Lost: somebody wrote the row meanwhile, and it comes due again by itself.
-                let _ =
-                    self.store.record_failure(Verdict { key, generation, fence, failure, retry_at }).await?;
+                let _ = self.store.record_failure(verdict).await?;
+                self.wake_watchers();
                 Err(error)
             }
         }

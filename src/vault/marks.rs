@@ -16,10 +16,10 @@ use std::sync::RwLock;
 
 use super::connection::{Connection, Ended};
 use super::{Vault, VaultError};
-use crate::connection::{ConnectionKey, Seen};
+use crate::connection::{Change, ConnectionKey, Seen};
 use crate::ids::{AccountId, Generation, StoreId};
 use crate::reason::Reason;
-use crate::store::Cas;
+use crate::store::{Cas, ConnectionWrite};
 
 /// The newest link or disconnect that was seen of each connection.
 #[derive(Debug, Default)]
@@ -114,9 +114,13 @@ impl Vault {
             let seen = rollback.seen.generation;
             let before = rollback.found.map_or(seen, |found| found.max(seen));
             let (from, refresh_at) = ((rollback.found, loaded.store_now, before), Some(loaded.store_now));
+            let change = Some(if connection.is_open() { Change::Connected } else { Change::Disconnected });
             let write = self.write_above(&rollback.key, from, &(&connection).into(), refresh_at);
-            match self.store.commit(write).await? {
-                Cas::Won => Ok(()),
+            match self.store.commit(ConnectionWrite { change, ..write }).await? {
+                Cas::Won => {
+                    self.wake_watchers();
+                    Ok(())
+                }
                 Cas::Lost => Err(VaultError::Changed(rollback.key.to_string())),
             }
         };

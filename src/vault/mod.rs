@@ -9,6 +9,7 @@
 //!
 //! It knows nothing of Entra, of policy, or of who is waiting.
 
+mod changes;
 mod connection;
 mod connections;
 mod integration_record;
@@ -18,12 +19,15 @@ mod links;
 mod marks;
 mod record;
 
+pub use changes::{Changed, Changes, Cursor};
 pub use connection::{Connection, Ended, Held, Imported, Live, Opened, Standing, StoredToken};
 pub use connections::{SealedRefresh, make_keep_alive_at};
 pub use integrations::{ClientCredential, Integration, Means, Suspension};
 pub use leases::{Claimed, Hold, ImportLease, Lease, Leased};
 pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 pub use marks::Rollback;
+
+use tokio::sync::watch;
 
 use crate::reason::{Problem, Reason, Refused};
 use crate::seal::{SealError, Sealer};
@@ -36,6 +40,8 @@ pub struct Vault {
     store: Store,
     sealer: Sealer,
     marks: marks::Marks,
+    /// Wakes who watches connections.
+    changed: watch::Sender<()>,
 }
 
 /// Why a record could not be read or written.
@@ -65,7 +71,7 @@ pub enum VaultError {
 
 impl Vault {
     pub fn new(store: Store, sealer: Sealer) -> Self {
-        Self { store, sealer, marks: marks::Marks::default() }
+        Self { store, sealer, marks: marks::Marks::default(), changed: watch::Sender::default() }
     }
 
     /// What other replicas write from now on.

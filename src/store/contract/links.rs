@@ -122,7 +122,7 @@ pub(super) async fn integrations_are_swapped_and_listed(store: &Store) -> Result
     Ok(())
 }
 
-fn link(id: &str, version: i64) -> LinkRow {
+pub(super) fn link(id: &str, version: i64) -> LinkRow {
     LinkRow {
         id: name(id),
         key: key("acme"),

@@ -3,6 +3,7 @@
 //! Stores keep their own clock, which this suite cannot move: it reads it and writes times around it.
 
 mod links;
+mod outbox;
 
 use std::time::Duration;
 
@@ -42,6 +43,11 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
         links::a_lost_swap_connects_nothing(&make().await).await?;
         links::a_disconnect_ends_the_links_or_does_nothing(&make().await).await?;
         links::integrations_are_swapped_and_listed(&make().await).await?;
+        outbox::a_change_is_told_with_its_write_and_only_once(&make().await).await?;
+        outbox::what_belongs_together_and_is_lost_tells_nothing(&make().await).await?;
+        outbox::who_reads_on_misses_and_repeats_nothing(&make().await).await?;
+        outbox::what_is_deleted_is_said_to_be_gone(&make().await).await?;
+        outbox::a_position_of_another_outbox_is_gone(&make().await).await?;
         a_store_that_works_can_be_probed_and_compacted(&make().await).await
     };
     parts.await.expect("the store answers");
@@ -328,7 +334,7 @@ async fn fail(store: &Store, claimed: &Claimed, retry_at: Timestamp) -> Result<C
 fn verdict(claimed: &Claimed, retry_at: Timestamp) -> Verdict {
     let (row, failure) = (&claimed.row, failure(claimed.store_now));
     let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
-    Verdict { key, generation, fence, failure, retry_at }
+    Verdict { key, generation, fence, failure, retry_at, change: None }
 }
 
 async fn due(store: &Store, account: &str, generation: i64) -> Result<ConnectionWrite, StoreError> {
@@ -349,6 +355,7 @@ fn write(account: &str, expected: Option<i64>, generation: i64) -> ConnectionWri
         live: true,
         refresh_at: None,
         grant_until: None,
+        change: None,
     }
 }
 

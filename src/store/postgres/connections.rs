@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::lent::Lent;
 use super::rows::{connection, key, micros, time};
 use super::{Postgres, links};
-use crate::connection::ConnectionKey;
+use crate::connection::{Change, ConnectionKey};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
 use crate::store::error::StoreError;
@@ -73,9 +73,15 @@ impl Postgres {
         let lent = self.lend("resume connections").await?;
         // What somebody else wrote there may be no JSON. Ours begins with the reason.
         let begins = format!("{{\"reason\":\"{}\",", reason.as_str());
-        let sql = "UPDATE azdo_broker.connections SET retry_at = NULL, failure = NULL
-                   WHERE account = $1 AND live AND starts_with(failure, $2)";
-        lent.execute(sql, &[&account.as_str(), &begins]).await?;
+        let sql = "WITH mended AS (
+                     UPDATE azdo_broker.connections SET retry_at = NULL, failure = NULL
+                     WHERE account = $1 AND live AND starts_with(failure, $2)
+                     RETURNING account, role, generation),
+                   told AS (
+                     INSERT INTO azdo_broker.outbox (account, role, generation, change, happened_at)
+                     SELECT account, role, generation, $3, azdo_broker.store_now() FROM mended)
+                   SELECT pg_notify('azdo_broker', $1) WHERE EXISTS (SELECT 1 FROM mended)";
+        lent.rows(sql, &[&account.as_str(), &begins, &Change::Recovered.as_str()]).await?;
         lent.done();
         Ok(())
     }
@@ -175,15 +181,28 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
     let (account, role) = (write.key.account.as_str(), write.key.role.to_string());
     let (refresh_at, grant_until) = (write.refresh_at.map(micros), write.grant_until.map(micros));
     let generation = write.generation.0;
+    let change = write.change.map(Change::as_str);
     let told = match write.expected {
         None => {
             let sql = "WITH written AS (
                          INSERT INTO azdo_broker.connections (account, role, generation, sealed, live, refresh_at, grant_until)
                          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (account, role) DO NOTHING
-                         RETURNING account, role, generation)
+                         RETURNING account, role, generation),
+                       changed AS (
+                         INSERT INTO azdo_broker.outbox (account, role, generation, change, happened_at)
+                         SELECT account, role, generation, $8::text, azdo_broker.store_now() FROM written
+                         WHERE $8 IS NOT NULL)
                        SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
-            let parameters: super::lent::Parameters<'_> =
-                &[&account, &role, &generation, &write.sealed, &write.live, &refresh_at, &grant_until];
+            let parameters: super::lent::Parameters<'_> = &[
+                &account,
+                &role,
+                &generation,
+                &write.sealed,
+                &write.live,
+                &refresh_at,
+                &grant_until,
+                &change,
+            ];
             lent.rows(sql, parameters).await?
         }
         Some(Generation(expected)) => {
@@ -192,7 +211,11 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
                          SET generation = $3, sealed = $4, live = $5, refresh_at = $6, grant_until = $8,
                              retry_at = NULL, failure = NULL, lease_holder = NULL, lease_until = NULL
                          WHERE account = $1 AND role = $2 AND generation = $7
-                         RETURNING account, role, generation)
+                         RETURNING account, role, generation),
+                       changed AS (
+                         INSERT INTO azdo_broker.outbox (account, role, generation, change, happened_at)
+                         SELECT account, role, generation, $9::text, azdo_broker.store_now() FROM written
+                         WHERE $9 IS NOT NULL)
                        SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
             let parameters: super::lent::Parameters<'_> = &[
                 &account,
@@ -203,6 +226,7 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
                 &refresh_at,
                 &expected,
                 &grant_until,
+                &change,
             ];
             lent.rows(sql, parameters).await?
         }

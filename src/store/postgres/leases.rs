@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Postgres;
 use super::rows::{connection, micros, time};
 use crate::clock::later;
-use crate::connection::ConnectionKey;
+use crate::connection::{Change, ConnectionKey};
 use crate::store::error::StoreError;
 use crate::store::rows::{Cas, Claim, Claimed, Verdict};
 
@@ -74,16 +74,12 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn record_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
-        let sql = "UPDATE azdo_broker.connections
-                   SET failure = $5, retry_at = $6, lease_holder = NULL, lease_until = NULL
-                   WHERE account = $1 AND role = $2 AND generation = $3 AND fence = $4 AND live";
-        self.write_verdict("record a failure", &verdict, sql).await
+        let set = "failure = $5, retry_at = $6, lease_holder = NULL, lease_until = NULL";
+        self.write_verdict("record a failure", &verdict, set).await
     }
 
     pub(in crate::store) async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
-        let sql = "UPDATE azdo_broker.connections SET failure = $5, retry_at = $6
-                   WHERE account = $1 AND role = $2 AND generation = $3 AND fence = $4 AND live";
-        self.write_verdict("foresee a failure", &verdict, sql).await
+        self.write_verdict("foresee a failure", &verdict, "failure = $5, retry_at = $6").await
     }
 
     pub(in crate::store) async fn release_lease(
@@ -103,16 +99,30 @@ impl Postgres {
         &self,
         doing: &'static str,
         verdict: &Verdict,
-        sql: &str,
+        set: &str,
     ) -> Result<Cas, StoreError> {
         let lent = self.lend(doing).await?;
         let failure = serde_json::to_string(&verdict.failure).expect("a failure is plain data");
         let (account, role) = (verdict.key.account.as_str(), verdict.key.role.to_string());
         let (generation, retry_at) = (verdict.generation.0, micros(verdict.retry_at));
-        let changed =
-            lent.execute(sql, &[&account, &role, &generation, &verdict.fence, &failure, &retry_at]).await?;
+        let change = verdict.change.map(Change::as_str);
+        let sql = format!(
+            "WITH written AS (
+               UPDATE azdo_broker.connections SET {set}
+               WHERE account = $1 AND role = $2 AND generation = $3 AND fence = $4 AND live
+               RETURNING account, role, generation),
+             changed AS (
+               INSERT INTO azdo_broker.outbox (account, role, generation, change, happened_at)
+               SELECT account, role, generation, $7::text, azdo_broker.store_now() FROM written
+               WHERE $7 IS NOT NULL)
+             SELECT CASE WHEN $7 IS NOT NULL
+               THEN pg_notify('azdo_broker', account || '/' || role || ' ' || generation) END FROM written"
+        );
+        let parameters: super::lent::Parameters<'_> =
+            &[&account, &role, &generation, &verdict.fence, &failure, &retry_at, &change];
+        let written = lent.rows(&sql, parameters).await?;
         lent.done();
-        Ok(Cas::of_changed_rows(usize::try_from(changed).unwrap_or(usize::MAX)))
+        Ok(Cas::of_changed_rows(written.len()))
     }
 }
 

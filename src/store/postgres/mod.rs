@@ -15,6 +15,7 @@ mod lent;
 mod links;
 mod moving;
 mod news;
+mod outbox;
 mod place;
 mod rows;
 mod schema;

@@ -87,12 +87,34 @@ const FORGETFUL: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"]
 
 /// To schema 2, and so on.
 const MIGRATIONS: [&str; 1] = [
-    // Where the store stands in a move to another place; when each grant dies of idleness. A connection
-    // has the latter from its next refresh on.
-    "ALTER TABLE azdo_broker.store ADD COLUMN relocation text;
-     ALTER TABLE azdo_broker.connections ADD COLUMN grant_until bigint;
-     CREATE INDEX connections_expiring ON azdo_broker.connections (grant_until)
-        WHERE live AND grant_until IS NOT NULL",
+    // Where the store stands in a move to another place; when each grant dies of idleness, which a connection
+    // has from its next refresh on; changes of connections, for those who watch.
+    r#"
+ALTER TABLE azdo_broker.store ADD COLUMN relocation text;
+
+ALTER TABLE azdo_broker.connections ADD COLUMN grant_until bigint;
+CREATE INDEX connections_expiring ON azdo_broker.connections (grant_until)
+    WHERE live AND grant_until IS NOT NULL;
+
+CREATE TABLE azdo_broker.outbox (
+    xact bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    account text COLLATE "C" NOT NULL,
+    role text COLLATE "C" NOT NULL,
+    generation bigint NOT NULL,
+    change text NOT NULL,
+    happened_at bigint NOT NULL,
+    PRIMARY KEY (xact, id)
+);
+
+CREATE TABLE azdo_broker.outbox_state (
+    id integer PRIMARY KEY CHECK (id = 1),
+    name text NOT NULL,
+    gone_xact bigint NOT NULL DEFAULT 0,
+    gone_id bigint NOT NULL DEFAULT 0
+);
+INSERT INTO azdo_broker.outbox_state (id, name) VALUES (1, replace(gen_random_uuid()::text, '-', ''));
+"#,
 ];
 
 /// Times are microseconds. `due_at` is null where nothing is to be refreshed. Names sort by their bytes, as

@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::At;
 use super::columns::{self, micros, text, time};
-use crate::connection::{ConnectionKey, Role};
+use super::outbox;
+use crate::connection::{Change, ConnectionKey, Role};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
 use crate::store::rows::{Cas, ConnectionRow, ConnectionWrite};
@@ -38,7 +40,8 @@ pub(in crate::store) fn list(
     rows.filter_map(Result::transpose).take(limit).collect()
 }
 
-pub(in crate::store) fn commit(tx: &Transaction<'_>, write: &ConnectionWrite) -> rusqlite::Result<Cas> {
+pub(in crate::store) fn commit(at: &At<'_>, write: &ConnectionWrite) -> rusqlite::Result<Cas> {
+    let tx = at.tx;
     let role = write.key.role.to_string();
     let (account, refresh_at) = (write.key.account.as_str(), write.refresh_at.map(micros));
     let grant_until = write.grant_until.map(micros);
@@ -75,7 +78,11 @@ pub(in crate::store) fn commit(tx: &Transaction<'_>, write: &ConnectionWrite) ->
                 grant_until
             ])?,
     };
-    if changed == 0 { repeated(tx, write) } else { Ok(Cas::Won) }
+    if changed == 0 {
+        return repeated(tx, write);
+    }
+    outbox::append(at, &write.key, write.generation, write.change)?;
+    Ok(Cas::Won)
 }
 
 /// Whether it lost against itself: it was committed before, and the answer was an error.
@@ -127,17 +134,27 @@ pub(in crate::store) fn expiring_grants(
 }
 
 pub(in crate::store) fn clear_pause(
-    tx: &Transaction<'_>,
+    at: &At<'_>,
     account: &AccountId,
     reason: Reason,
 ) -> rusqlite::Result<()> {
     // What somebody else wrote there may be no JSON.
-    tx.prepare_cached(
+    let mut statement = at.tx.prepare_cached(
         "UPDATE connections SET retry_at = NULL, failure = NULL WHERE account = ?1 AND live = 1
-         AND CASE WHEN json_valid(failure) THEN failure ->> '$.reason' = ?2 END",
-    )?
-    .execute([account.as_str(), reason.as_str()])
-    .map(drop)
+         AND CASE WHEN json_valid(failure) THEN failure ->> '$.reason' = ?2 END
+         RETURNING role, generation",
+    )?;
+    let mut found = statement.query([account.as_str(), reason.as_str()])?;
+    let mut mended = Vec::new();
+    while let Some(row) = found.next()? {
+        mended.extend(text(row, 0)?.and_then(Role::parse).map(|role| (role, row.get(1))));
+    }
+    drop(found);
+    for (role, generation) in mended {
+        let key = ConnectionKey { account: account.clone(), role };
+        outbox::append(at, &key, Generation(generation?), Some(Change::Recovered))?;
+    }
+    Ok(())
 }
 
 pub(in crate::store) fn pull_refresh(

@@ -7,6 +7,7 @@ use rusqlite::{Transaction, params};
 use super::At;
 use super::columns::{limit, micros, time};
 use super::connections::{load, read};
+use super::outbox;
 use crate::clock::later;
 use crate::connection::ConnectionKey;
 use crate::store::rows::{Cas, Claim, Claimed, ConnectionRow, Verdict};
@@ -50,9 +51,9 @@ pub(in crate::store) fn claim_due(
     Ok(rows.into_iter().map(|row| Claimed { row, store_now: at.now }).collect())
 }
 
-pub(in crate::store) fn record_failure(tx: &Transaction<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
+pub(in crate::store) fn record_failure(at: &At<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
     write_verdict(
-        tx,
+        at,
         verdict,
         "UPDATE connections
          SET failure = ?5, retry_at = ?6, lease_holder = NULL, lease_until = NULL
@@ -60,18 +61,18 @@ pub(in crate::store) fn record_failure(tx: &Transaction<'_>, verdict: &Verdict) 
     )
 }
 
-pub(in crate::store) fn foresee_failure(tx: &Transaction<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
+pub(in crate::store) fn foresee_failure(at: &At<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
     write_verdict(
-        tx,
+        at,
         verdict,
         "UPDATE connections SET failure = ?5, retry_at = ?6
          WHERE account = ?1 AND role = ?2 AND generation = ?3 AND fence = ?4 AND live = 1",
     )
 }
 
-fn write_verdict(tx: &Transaction<'_>, verdict: &Verdict, sql: &str) -> rusqlite::Result<Cas> {
+fn write_verdict(at: &At<'_>, verdict: &Verdict, sql: &str) -> rusqlite::Result<Cas> {
     let failure = serde_json::to_string(&verdict.failure).expect("a failure is plain data");
-    let changed = tx.prepare_cached(sql)?.execute(params![
+    let changed = at.tx.prepare_cached(sql)?.execute(params![
         verdict.key.account.as_str(),
         verdict.key.role.to_string(),
         verdict.generation.0,
@@ -79,6 +80,9 @@ fn write_verdict(tx: &Transaction<'_>, verdict: &Verdict, sql: &str) -> rusqlite
         failure,
         micros(verdict.retry_at)
     ])?;
+    if changed != 0 {
+        outbox::append(at, &verdict.key, verdict.generation, verdict.change)?;
+    }
     Ok(Cas::of_changed_rows(changed))
 }
 

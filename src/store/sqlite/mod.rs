@@ -16,6 +16,7 @@ mod columns;
 mod files;
 mod moving;
 mod operations;
+mod outbox;
 mod schema;
 
 use std::fs::File;

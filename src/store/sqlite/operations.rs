@@ -40,7 +40,7 @@ impl Sqlite {
     }
 
     pub(in crate::store) async fn commit(&self, write: ConnectionWrite) -> Result<Cas, StoreError> {
-        self.swap("write a connection", move |at| connections::commit(at.tx, &write)).await
+        self.swap("write a connection", move |at| connections::commit(at, &write)).await
     }
 
     pub(in crate::store) async fn clear_pause(
@@ -49,7 +49,7 @@ impl Sqlite {
         reason: Reason,
     ) -> Result<(), StoreError> {
         let account = account.clone();
-        self.write("resume connections", move |at| connections::clear_pause(at.tx, &account, reason)).await
+        self.write("resume connections", move |at| connections::clear_pause(at, &account, reason)).await
     }
 
     pub(in crate::store) async fn pull_refresh(
@@ -70,7 +70,7 @@ impl Sqlite {
         ended: Vec<LinkWrite>,
     ) -> Result<Cas, StoreError> {
         self.swap("disconnect", move |at| {
-            Ok(connections::commit(at.tx, &write)?.and(links::replace_all(at.tx, &ended)?))
+            Ok(connections::commit(at, &write)?.and(links::replace_all(at.tx, &ended)?))
         })
         .await
     }
@@ -83,7 +83,7 @@ impl Sqlite {
     ) -> Result<Cas, StoreError> {
         self.swap("connect a link", move |at| {
             let linked = links::replace(at.tx, expected_version, &link)?;
-            Ok(linked.and(connections::commit(at.tx, &write)?))
+            Ok(linked.and(connections::commit(at, &write)?))
         })
         .await
     }
@@ -109,11 +109,11 @@ impl Sqlite {
     }
 
     pub(in crate::store) async fn record_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
-        self.swap("record a failure", move |at| leases::record_failure(at.tx, &verdict)).await
+        self.swap("record a failure", move |at| leases::record_failure(at, &verdict)).await
     }
 
     pub(in crate::store) async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
-        self.swap("foresee a failure", move |at| leases::foresee_failure(at.tx, &verdict)).await
+        self.swap("foresee a failure", move |at| leases::foresee_failure(at, &verdict)).await
     }
 
     pub(in crate::store) async fn release_lease(

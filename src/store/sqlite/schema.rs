@@ -60,11 +60,30 @@ const STATEMENTS_KEPT: usize = 64;
 
 /// To schema 2, and so on.
 const MIGRATIONS: [&str; 1] = [
-    // Where the store stands in a move to another place; when each grant dies of idleness. A connection
-    // has the latter from its next refresh on.
-    "ALTER TABLE store ADD COLUMN relocation TEXT;
-     ALTER TABLE connections ADD COLUMN grant_until INTEGER;
-     CREATE INDEX connections_expiring ON connections (grant_until) WHERE live = 1 AND grant_until IS NOT NULL;",
+    // Where the store stands in a move to another place; when each grant dies of idleness, which a connection
+    // has from its next refresh on; changes of connections, for those who watch.
+    "
+ALTER TABLE store ADD COLUMN relocation TEXT;
+
+ALTER TABLE connections ADD COLUMN grant_until INTEGER;
+CREATE INDEX connections_expiring ON connections (grant_until) WHERE live = 1 AND grant_until IS NOT NULL;
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account TEXT NOT NULL,
+    role TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    change TEXT NOT NULL,
+    happened_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE outbox_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    name TEXT NOT NULL,
+    gone INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO outbox_state (id, name) VALUES (1, lower(hex(randomblob(16))));
+",
 ];
 
 /// Times are microseconds. `due_at` is null where nothing is to be refreshed.

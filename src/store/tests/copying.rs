@@ -1,6 +1,7 @@
 //! A store moves: whole, marked, and never twice at once.
 
 use super::*;
+use crate::store::rows::Cursor;
 use crate::testing::TestPostgres;
 
 struct Moving {
@@ -173,7 +174,7 @@ async fn f26_a_store_of_the_first_schema_is_migrated() {
     sqlite_of(&store)
         .write("age", |at| {
             at.tx.execute_batch(
-                "ALTER TABLE store DROP COLUMN relocation;
+                "ALTER TABLE store DROP COLUMN relocation; DROP TABLE outbox; DROP TABLE outbox_state;
                  DROP INDEX connections_expiring; ALTER TABLE connections DROP COLUMN grant_until;",
             )?;
             at.tx.pragma_update(None, "user_version", 1)
@@ -189,8 +190,9 @@ async fn f26_a_store_of_the_first_schema_is_migrated() {
     server
         .execute(
             "broker0",
-            "ALTER TABLE azdo_broker.store DROP COLUMN relocation; \
-                   ALTER TABLE azdo_broker.connections DROP COLUMN grant_until; UPDATE azdo_broker.store SET schema = 1",
+            "ALTER TABLE azdo_broker.store DROP COLUMN relocation;
+             ALTER TABLE azdo_broker.connections DROP COLUMN grant_until;
+             DROP TABLE azdo_broker.outbox, azdo_broker.outbox_state; UPDATE azdo_broker.store SET schema = 1",
         )
         .await;
     let (one, other) = tokio::join!(

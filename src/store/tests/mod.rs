@@ -2,6 +2,7 @@
 
 mod copying;
 mod edited;
+mod outbox;
 mod postgres;
 
 use std::fs;
@@ -62,6 +63,7 @@ fn write(expected: Option<i64>, generation: i64, sealed: &[u8]) -> ConnectionWri
         live: true,
         refresh_at: None,
         grant_until: None,
+        change: None,
     }
 }
 

@@ -26,7 +26,7 @@ use crate::integrations::{Checks, Integrations, ProofQueue, Prover, PublicUrls, 
 use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
 use crate::link_pages;
-use crate::links::{LinkSweeper, Links, Parts, ReturnTargets};
+use crate::links::{LinkSweeper, Links, OutboxSweeper, Parts, ReturnTargets, Watches};
 use crate::operations::Operations;
 use crate::outgoing::{Outgoing, OutgoingConfig, OutgoingError};
 use crate::policy::Policy;
@@ -135,6 +135,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
         public_urls: config.public_urls,
         return_targets: config.return_targets,
         admission: Admission::new(config.in_flight_max),
+        watch_age_max: config.connection_age_max,
     };
     let face = shared.into_face(own, identifier, &tasks);
     let (routes, reporter) = grpc::services(&face);
@@ -171,6 +172,7 @@ struct Own {
     public_urls: PublicUrls,
     return_targets: ReturnTargets,
     admission: Admission,
+    watch_age_max: std::time::Duration,
 }
 
 impl Shared {
@@ -187,6 +189,7 @@ impl Shared {
             clock: clock.clone(),
             tasks: tasks.clone(),
             return_targets: own.return_targets,
+            watches: Watches::default(),
         });
         Face {
             checks: Checks {
@@ -230,6 +233,7 @@ impl Shared {
                 tasks: tasks.clone(),
             }),
             admission: own.admission,
+            watch_age_max: own.watch_age_max,
         }
     }
 }
@@ -280,6 +284,8 @@ fn start_actors(
     actors.start_actor("refresher", refresher.run(actors.stop.clone()));
     actors.start_actor("follower", follower.run(actors.stop.clone()));
     actors.start_actor("health", health.run(actors.stop.clone()));
+    let outbox = OutboxSweeper { vault: sweeper.vault.clone(), clock: sweeper.clock.clone() };
+    actors.start_actor("outbox sweeper", outbox.run(actors.stop.clone()));
     actors.start_actor("link sweeper", sweeper.run(actors.stop.clone()));
 }
 

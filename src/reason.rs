@@ -266,7 +266,7 @@ impl Reason {
             Self::RelinkRequired => "The person must link again: Entra no longer accepts the grant.",
             Self::RollbackSuspected => "The operator must compare store and audit, then accept the restore.",
             Self::ShuttingDown => "Ask again: another instance, or this one after its restart, will answer.",
-            Self::SnapshotGone => "Begin the list again.",
+            Self::SnapshotGone => "Begin again, without the page token or cursor.",
             Self::StoreUnavailable => "The operator must make the store reachable and writable.",
             Self::Suspended => "Whoever suspended the integration must resume it.",
             Self::UpstreamThrottled => "Ask again later: Microsoft is throttling.",

@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
-use super::{CHANGE_DEADLINE, Face, asking, encode, import, parse, status};
+use super::watch::WatchStream;
+use super::{CHANGE_DEADLINE, Face, asking, encode, import, parse};
 use crate::connection::Role;
 use crate::entra::judge_redirect;
 use crate::ids::AccountId;
@@ -18,7 +18,7 @@ use crate::vault::Front;
 
 #[tonic::async_trait]
 impl Connections for Face {
-    type WatchConnectionsStream = Empty<Result<pb::WatchConnectionsResponse, Status>>;
+    type WatchConnectionsStream = WatchStream;
 
     async fn begin_link(
         &self,
@@ -178,9 +178,9 @@ impl Connections for Face {
 
     async fn watch_connections(
         &self,
-        _request: Request<pb::WatchConnectionsRequest>,
+        request: Request<pb::WatchConnectionsRequest>,
     ) -> Result<Response<Self::WatchConnectionsStream>, Status> {
-        Err(status::unimplemented())
+        self.watch(request).await
     }
 }
 

@@ -15,6 +15,7 @@ mod peer;
 mod reflect;
 mod server;
 mod status;
+mod watch;
 
 pub use health::HealthWatch;
 pub use server::{ServerLimits, serve, services};
@@ -46,6 +47,8 @@ pub struct Face {
     pub release: Release,
     pub repos: Repos,
     pub admission: Admission,
+    /// How long a watch lasts at most.
+    pub watch_age_max: Duration,
 }
 
 /// How many calls may be in flight in this process, whichever connection they came by.

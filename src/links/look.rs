@@ -81,10 +81,7 @@ impl Links {
         let allowed = self.0.gate.allow(&asking, Permission::ConnectionsRead, &account).await?;
         let page = self.0.vault.connections(allowed.account(), after, limit).await?;
         let warnings = self.0.warnings(allowed.account()).await;
-        let view = |(key, opened): (ConnectionKey, Result<Opened, VaultError>)| match opened {
-            Ok(opened) => ConnectionView::of(&opened),
-            Err(error) => ConnectionView::damaged(key, error.problem().reason),
-        };
+        let view = |(key, opened)| ConnectionView::found(key, opened);
         let now = self.0.clock.now().wall;
         Ok(page.into_iter().map(view).map(|view| view.warned(warnings.clone(), now)).collect())
     }
@@ -105,7 +102,7 @@ pub(super) fn never_linked(key: &ConnectionKey) -> Refused {
 
 impl Parts {
     /// What soon may stop the account's connections; none if that cannot be told now.
-    async fn warnings(&self, account: &AccountId) -> Vec<Warning> {
+    pub(super) async fn warnings(&self, account: &AccountId) -> Vec<Warning> {
         let integration = self.accounts.integration(account).await.ok().flatten();
         integration.map(|one| warnings_of(&one, self.clock.now().wall)).unwrap_or_default()
     }
@@ -166,20 +163,38 @@ impl LinkView {
 }
 
 impl ConnectionView {
-    pub(super) fn of(opened: &Opened) -> Self {
-        let nothing = Self {
-            key: opened.key.clone(),
-            generation: opened.generation,
+    /// One of a list, as it opened or did not.
+    pub(super) fn found(key: ConnectionKey, opened: Result<Opened, VaultError>) -> Self {
+        match opened {
+            Ok(opened) => Self::of(&opened),
+            Err(error) => Self::damaged(key, error.problem().reason),
+        }
+    }
+
+    /// Of whom nothing is there, not even that it was ended.
+    pub(super) fn nobody(key: ConnectionKey) -> Self {
+        Self {
+            key,
+            generation: Generation::default(),
             identity: None,
             live: false,
             is_proven: true,
-            grant_expires_by: opened.connection.grant_expires_by(),
+            grant_expires_by: None,
             linked_at: None,
             linked_by: None,
             token_expires_at: None,
             refreshed_at: None,
-            failure: opened.failure.clone(),
+            failure: None,
             warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn of(opened: &Opened) -> Self {
+        let nothing = Self {
+            generation: opened.generation,
+            grant_expires_by: opened.connection.grant_expires_by(),
+            failure: opened.failure.clone(),
+            ..Self::nobody(opened.key.clone())
         };
         match &opened.connection {
             Connection::Live(live) => Self {
@@ -221,7 +236,7 @@ impl ConnectionView {
         self
     }
 
-    fn damaged(key: ConnectionKey, reason: Reason) -> Self {
+    pub(super) fn damaged(key: ConnectionKey, reason: Reason) -> Self {
         let failure = Failure {
             reason,
             code: None,
@@ -231,19 +246,6 @@ impl ConnectionView {
             lost: false,
             case: None,
         };
-        Self {
-            key,
-            generation: Generation::default(),
-            identity: None,
-            live: true,
-            is_proven: true,
-            grant_expires_by: None,
-            linked_at: None,
-            linked_by: None,
-            token_expires_at: None,
-            refreshed_at: None,
-            failure: Some(failure),
-            warnings: Vec::new(),
-        }
+        Self { live: true, failure: Some(failure), ..Self::nobody(key) }
     }
 }

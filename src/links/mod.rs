@@ -18,9 +18,11 @@ mod confirm;
 mod disconnect;
 mod import;
 mod look;
+mod outbox;
 mod service_principal;
 mod sweep;
 mod target;
+mod watch;
 
 use std::sync::Arc;
 
@@ -30,8 +32,10 @@ pub use begin::{Begun, Door, Entered, Shown, Wanted};
 pub use complete::{Callback, Completed, Completion, PageProblem, Received};
 pub use import::{ImportItem, ImportOutcome};
 pub use look::{ConnectionView, LinkView};
+pub use outbox::OutboxSweeper;
 pub use sweep::LinkSweeper;
 pub use target::ReturnTargets;
+pub use watch::{Told, Watches, Watching, What, shutting_down};
 
 use crate::accounts::Accounts;
 use crate::clock::Clock;
@@ -61,6 +65,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
     pub return_targets: ReturnTargets,
+    pub watches: Watches,
 }
 
 /// A link with what is needed to save it.

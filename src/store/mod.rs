@@ -20,8 +20,8 @@
 //! 9. What other replicas change is told as [`News`], within a second where the store can be reached. A store
 //!    of one process has none.
 //! 10. A write that carries a [`Change`](crate::connection::Change) leaves it in the [`outbox`] in the same
-//!    transaction, and repeated leaves none again. Who reads on from a [`Position`] misses none and meets those
-//!    of one connection in the order of its generations, or is told that some are gone.
+//!     transaction, and repeated leaves none again. Who reads on from a [`Position`] misses none and meets those
+//!     of one connection in the order of its generations, or is told that some are gone.
 //!
 //! Times are of the store's clock; a load returns what that clock said. A store keeps *sealed* bytes
 //! and cannot open them: the columns beside them are an index, and whoever opens a record compares.

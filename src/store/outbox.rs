@@ -66,6 +66,12 @@ impl Store {
         ask!(self.changes_after(position, limit))
     }
 
+    /// Ends leases that ran out on a loss that was foreseen, at most `limit` of them, and tells each as a change:
+    /// nobody is left who would. Returns how many.
+    pub async fn tell_losses(&self, limit: usize) -> Result<usize, StoreError> {
+        ask!(self.tell_losses(limit))
+    }
+
     /// Deletes from the outbox's beginning what is older than `keep_for` or beyond the last `keep` changes, at
     /// most `limit` of them, and tells how many.
     pub async fn prune_outbox(

@@ -80,6 +80,14 @@ impl Vault {
         serde_json::from_slice(&plain).ok()
     }
 
+    /// Tells losses that were foreseen by somebody who did not live to say what came of it.
+    pub async fn tell_losses(&self) -> Result<(), VaultError> {
+        if 0 < self.store.tell_losses(TOLD_AT_ONCE).await? {
+            self.wake_watchers();
+        }
+        Ok(())
+    }
+
     /// Deletes changes that are no longer kept, a bounded number of them; true if there may be more.
     pub async fn prune_outbox(&self) -> Result<bool, VaultError> {
         Ok(self.store.prune_outbox(KEEP_FOR, KEEP_MAX, PRUNED_AT_ONCE).await? == PRUNED_AT_ONCE)
@@ -113,5 +121,6 @@ fn place(account: Option<&AccountId>) -> Place<'_> {
 const KEEP_FOR: std::time::Duration = std::time::Duration::from_hours(24);
 /// Some 150 MB. A day of refreshes of twenty thousand connections in use, or of a million that are kept alive.
 const KEEP_MAX: u64 = 1_000_000;
+const TOLD_AT_ONCE: usize = 1_000;
 /// One transaction, of some milliseconds.
 const PRUNED_AT_ONCE: usize = 5_000;

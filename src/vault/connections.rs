@@ -69,7 +69,7 @@ impl Vault {
     ) -> SealedRefresh {
         let from = (Some(hold.generation), hold.store_now);
         let change = hold.change_by(refreshed);
-        SealedRefresh(self.write(&hold.key, from, &refreshed.into(), refresh_at, change))
+        SealedRefresh(self.write(&hold.key, from, &refreshed.into(), (refresh_at, change)))
     }
 
     /// Writes it, if the connection is still the one that was leased. To be repeated after an error: if it was
@@ -158,7 +158,7 @@ impl Vault {
                 origin: standing.origin.clone(),
             });
             let from = (standing.generation, standing.store_now);
-            let write = self.write(key, from, &(&tombstone).into(), None, Some(Change::Disconnected));
+            let write = self.write(key, from, &(&tombstone).into(), (None, Some(Change::Disconnected)));
             let generation = write.generation;
             let ended = self.ended_links(&key.account, Some(&key.role), DISCONNECTED).await?;
             if let Cas::Won = self.store.disconnect(write, ended).await? {
@@ -192,8 +192,8 @@ impl Vault {
     ) -> Result<Generation, VaultError> {
         let now = standing.store_now;
         let from = (standing.generation, now);
-        let (due, change) = (Some(make_keep_alive_at(now)), Some(Change::Connected));
-        let write = self.write(&link.key, from, &connection.into(), due, change);
+        let due = Some(make_keep_alive_at(now));
+        let write = self.write(&link.key, from, &connection.into(), (due, Some(Change::Connected)));
         let generation = write.generation;
         let row = self.link_row(link, version + 1);
         match self.store.connect(version, row, write).await? {
@@ -214,7 +214,7 @@ impl Vault {
         connection: &Connection,
     ) -> Result<Generation, VaultError> {
         let from = (standing.generation, standing.store_now);
-        let write = self.write(key, from, &connection.into(), None, Some(Change::Connected));
+        let write = self.write(key, from, &connection.into(), (None, Some(Change::Connected)));
         let generation = self.commit(write).await?;
         self.marks.note(key, Seen { generation, is_end: false });
         Ok(generation)
@@ -229,7 +229,7 @@ impl Vault {
     ) -> Result<Generation, VaultError> {
         let now = standing.store_now;
         let from = (standing.generation, now);
-        let write = self.write(key, from, &imported.into(), Some(now), Some(Change::Connected));
+        let write = self.write(key, from, &imported.into(), (Some(now), Some(Change::Connected)));
         let generation = self.commit(write).await?;
         self.marks.note(key, Seen { generation, is_end: false });
         Ok(generation)
@@ -252,8 +252,7 @@ impl Vault {
         key: &ConnectionKey,
         from: (Option<Generation>, Timestamp),
         form: &ConnectionForm<'_>,
-        refresh_at: Option<Timestamp>,
-        change: Option<Change>,
+        (refresh_at, change): (Option<Timestamp>, Option<Change>),
     ) -> ConnectionWrite {
         let above = from.0.unwrap_or_default();
         ConnectionWrite { change, ..self.write_above(key, (from.0, from.1, above), form, refresh_at) }

@@ -37,3 +37,4 @@ mod rollback;
 mod service_principal;
 mod strict_rotation;
 mod suspend;
+mod watch;

@@ -23,7 +23,7 @@ async fn strict_and_not_linked() -> TestApp {
 }
 
 /// The same with a service user whose token has run out.
-async fn strict() -> TestApp {
+pub(crate) async fn strict() -> TestApp {
     let app = strict_and_not_linked().await;
     app.link(SVC).await;
     app.advance(PAST_EXPIRY);

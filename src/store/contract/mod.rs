@@ -47,6 +47,7 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
         outbox::what_belongs_together_and_is_lost_tells_nothing(&make().await).await?;
         outbox::who_reads_on_misses_and_repeats_nothing(&make().await).await?;
         outbox::what_is_deleted_is_said_to_be_gone(&make().await).await?;
+        outbox::a_foreseen_loss_is_told_when_nobody_is_on_it(&make().await).await?;
         outbox::a_position_of_another_outbox_is_gone(&make().await).await?;
         a_store_that_works_can_be_probed_and_compacted(&make().await).await
     };

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::*;
-use crate::connection::Change;
-use crate::store::{ChangePage, Position};
+use super::links;
+use super::{LEASE, claim, failure, key, load, name, verdict, won, write};
+use crate::connection::{Change, Failure};
+use crate::store::{Cas, ChangePage, ConnectionWrite, Position, Store, StoreError, Verdict};
 
 pub(super) async fn a_change_is_told_with_its_write_and_only_once(store: &Store) -> Result<(), StoreError> {
     let begin = store.outbox_end().await?.row;
@@ -99,6 +100,25 @@ pub(super) async fn what_is_deleted_is_said_to_be_gone(store: &Store) -> Result<
     assert_eq!(read(store, &all[5].position, 100).await?.rows, []);
     won(store.commit(told(write("acme", Some(6), 7), Change::Refreshed)).await?);
     assert_eq!(read(store, &end, 100).await?.rows.len(), 1);
+    Ok(())
+}
+
+pub(super) async fn a_foreseen_loss_is_told_when_nobody_is_on_it(store: &Store) -> Result<(), StoreError> {
+    let begin = store.outbox_end().await?.row;
+    for (account, lease) in [("held", LEASE), ("dead", Duration::ZERO), ("paused", Duration::ZERO)] {
+        won(store.commit(write(account, None, 1)).await?);
+        let claimed = claim(store, account, lease).await?;
+        let lost = Failure { lost: account != "paused", ..failure(claimed.store_now) };
+        won(store.foresee_failure(Verdict { failure: lost, ..verdict(&claimed, claimed.store_now) }).await?);
+    }
+
+    assert_eq!(store.tell_losses(10).await?, 1);
+    assert_eq!(store.tell_losses(10).await?, 0);
+
+    let told = said(&read(store, &begin, 100).await?);
+    assert_eq!(told, [(key("dead").to_string(), 1, Change::NeedsRelink)]);
+    let row = load(store, "dead").await?;
+    assert!(row.lease_until.is_none() && row.failure.is_some_and(|failure| failure.lost));
     Ok(())
 }
 

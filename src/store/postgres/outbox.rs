@@ -65,6 +65,14 @@ impl Postgres {
         }))
     }
 
+    pub(in crate::store) async fn tell_losses(&self, limit: usize) -> Result<usize, StoreError> {
+        let lent = self.lend("tell losses").await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let told = lent.execute(TELL_LOSSES, &[&limit, &Change::NeedsRelink.as_str()]).await?;
+        lent.done();
+        Ok(usize::try_from(told).unwrap_or(usize::MAX))
+    }
+
     pub(in crate::store) async fn prune_outbox(
         &self,
         keep_for: Duration,
@@ -134,3 +142,17 @@ FROM head LEFT JOIN LATERAL (
     SELECT * FROM azdo_broker.outbox o
     WHERE (o.xact, o.id) > ($1, $2) AND o.xact < head.horizon ORDER BY o.xact, o.id LIMIT $3) o ON true
 ORDER BY xact, id";
+
+/// What another replica tells at this moment is skipped. By an index of its own: leases that ran out are many
+/// only where much is lost.
+const TELL_LOSSES: &str = r#"
+WITH lost AS (
+    SELECT account, role FROM azdo_broker.connections
+    WHERE live AND lease_until <= azdo_broker.store_now() AND strpos(failure, '"lost":true') > 0
+    LIMIT $1 FOR UPDATE SKIP LOCKED),
+ended AS (
+    UPDATE azdo_broker.connections c SET lease_holder = NULL, lease_until = NULL
+    FROM lost WHERE c.account = lost.account AND c.role = lost.role
+    RETURNING c.account, c.role, c.generation)
+INSERT INTO azdo_broker.outbox (account, role, generation, change, happened_at)
+SELECT account, role, generation, $2, azdo_broker.store_now() FROM ended"#;

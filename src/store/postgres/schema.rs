@@ -113,6 +113,8 @@ CREATE TABLE azdo_broker.outbox_state (
     gone_xact bigint NOT NULL DEFAULT 0,
     gone_id bigint NOT NULL DEFAULT 0
 );
+CREATE INDEX connections_lost ON azdo_broker.connections (lease_until)
+    WHERE live AND lease_until IS NOT NULL AND strpos(failure, '"lost":true') > 0;
 INSERT INTO azdo_broker.outbox_state (id, name) VALUES (1, replace(gen_random_uuid()::text, '-', ''));
 "#,
 ];

@@ -10,6 +10,7 @@ use super::connections::{load, read};
 use super::outbox;
 use crate::clock::later;
 use crate::connection::ConnectionKey;
+use crate::ids::Generation;
 use crate::store::rows::{Cas, Claim, Claimed, ConnectionRow, Verdict};
 
 pub(in crate::store) fn claim(at: &At<'_>, key: &ConnectionKey, lease: Duration) -> rusqlite::Result<Claim> {
@@ -99,13 +100,28 @@ pub(in crate::store) fn release(
     .map(drop)
 }
 
-/// Voids all leases: this process is the only one, so their holders are dead.
+/// Voids all leases: this process is the only one, so their holders are dead. One on a loss that was foreseen has
+/// run out, so that it is told.
 pub(super) fn clear(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute(
-        "UPDATE connections SET lease_holder = NULL, lease_until = NULL WHERE lease_until IS NOT NULL",
+        r#"UPDATE connections
+           SET lease_holder = NULL, lease_until = CASE WHEN instr(failure, '"lost":true') > 0 THEN 0 END
+           WHERE lease_until IS NOT NULL"#,
         [],
     )
     .map(drop)
+}
+
+/// Ends leases that ran out on a loss that was foreseen.
+pub(super) fn end_lost(at: &At<'_>, rows: usize) -> rusqlite::Result<Vec<(ConnectionKey, Generation)>> {
+    let mut statement = at.tx.prepare_cached(
+        r#"UPDATE connections SET lease_holder = NULL, lease_until = NULL
+           WHERE rowid IN (SELECT rowid FROM connections
+             WHERE live = 1 AND lease_until <= ?1 AND instr(failure, '"lost":true') > 0 LIMIT ?2)
+           RETURNING account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence"#,
+    )?;
+    let ended = statement.query_map(params![micros(at.now), limit(rows)], read)?;
+    ended.filter_map(Result::transpose).map(|row| row.map(|row| (row.key, row.generation))).collect()
 }
 
 /// A fence edited to its end is passed over: one more would be no integer, and fail the whole claim.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Row, params};
 
 use super::columns::{limit as sql_limit, micros, text, time};
-use super::{At, Sqlite};
+use super::{At, Sqlite, leases};
 use crate::clock::earlier;
 use crate::connection::{Change, ConnectionKey, Role};
 use crate::ids::Generation;
@@ -30,6 +30,17 @@ impl Sqlite {
     ) -> Result<Option<ChangePage>, StoreError> {
         let position = position.clone();
         self.read("read the outbox", move |at| changes_after(at, &position, limit)).await
+    }
+
+    pub(in crate::store) async fn tell_losses(&self, limit: usize) -> Result<usize, StoreError> {
+        self.write("tell losses", move |at| {
+            let lost = leases::end_lost(at, limit)?;
+            for (key, generation) in &lost {
+                append(at, key, *generation, Some(Change::NeedsRelink))?;
+            }
+            Ok(lost.len())
+        })
+        .await
     }
 
     pub(in crate::store) async fn prune_outbox(

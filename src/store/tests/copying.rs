@@ -192,7 +192,8 @@ async fn f26_a_store_of_the_first_schema_is_migrated() {
             "broker0",
             "ALTER TABLE azdo_broker.store DROP COLUMN relocation;
              ALTER TABLE azdo_broker.connections DROP COLUMN grant_until;
-             DROP TABLE azdo_broker.outbox, azdo_broker.outbox_state; UPDATE azdo_broker.store SET schema = 1",
+             DROP TABLE azdo_broker.outbox, azdo_broker.outbox_state;
+             DROP INDEX azdo_broker.connections_lost; UPDATE azdo_broker.store SET schema = 1",
         )
         .await;
     let (one, other) = tokio::join!(

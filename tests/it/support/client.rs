@@ -28,12 +28,21 @@ pub(crate) struct Client(pub(crate) Channel);
 
 impl Client {
     pub(crate) async fn over_socket(path: &Path) -> Self {
+        Self::over_socket_by(endpoint(), path).await
+    }
+
+    /// One that lets the broker send next to nothing ahead of what it reads.
+    pub(crate) async fn that_takes_little(path: &Path) -> Self {
+        Self::over_socket_by(endpoint().initial_stream_window_size(1024), path).await
+    }
+
+    async fn over_socket_by(endpoint: Endpoint, path: &Path) -> Self {
         let path = path.to_owned();
         let connector = service_fn(move |_| {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        Self(endpoint().connect_with_connector(connector).await.unwrap())
+        Self(endpoint.connect_with_connector(connector).await.unwrap())
     }
 
     pub(crate) async fn over_tls(

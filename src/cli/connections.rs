@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{CALL_TIMEOUT, CliError, Session, actor, json, show};
+use super::{CALL_TIMEOUT, CliError, Session, actor, json, show, watch};
 use crate::client::{printable, within};
 use crate::pb;
 
@@ -21,6 +21,8 @@ enum Command {
     Disconnect(Disconnect),
     /// Accept that connections went back to an older state, because a backup was restored on purpose
     AcceptRestore(AcceptRestore),
+    /// Tell how connections are and what happens to them, a line each
+    Watch(watch::Watch),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -61,6 +63,7 @@ pub(super) async fn run(session: &mut Session<'_, '_>, args: Args) -> Result<(),
         Some(Command::ConnectServicePrincipal) => connect_service_principal(session).await,
         Some(Command::Disconnect(args)) => disconnect(session, args).await,
         Some(Command::AcceptRestore(args)) => accept_restore(session, args).await,
+        Some(Command::Watch(args)) => watch::run(session, args).await,
     }
 }
 

@@ -66,6 +66,32 @@ impl Fake {
         self
     }
 
+    /// A method that answers one message after the other, and then goes on to say nothing or fails.
+    pub(super) fn on_stream<M, R>(
+        mut self,
+        method: &str,
+        answer: impl Fn(M) -> Vec<Result<R, Status>> + Send + Sync + 'static,
+    ) -> Self
+    where
+        M: prost::Message + Default + Send + 'static,
+        R: prost::Message + Default + Send + 'static,
+    {
+        let answer = Arc::new(answer);
+        let service = tower::service_fn(move |request: http::Request<axum::body::Body>| {
+            let answer = answer.clone();
+            let stream = tower::service_fn(move |request: Request<M>| {
+                let told = tokio_stream::iter(answer(request.into_inner()));
+                async move { Ok::<_, Status>(Response::new(told)) }
+            });
+            async move {
+                let mut grpc = tonic::server::Grpc::new(ProstCodec::<R, M>::default());
+                Ok::<http::Response<Body>, Infallible>(grpc.server_streaming(stream, request).await)
+            }
+        });
+        self.routes = self.routes.route(&format!("/azdo.broker.v1.{method}"), post_service(service));
+        self
+    }
+
     fn serve(self, path: &std::path::Path) {
         let listener = tokio::net::UnixListener::bind(path).unwrap();
         let server = tonic::transport::Server::builder()

@@ -17,6 +17,7 @@ pub mod integration;
 pub mod link;
 pub mod repos;
 pub mod token;
+mod watch;
 
 #[cfg(test)]
 mod fake;

@@ -25,6 +25,9 @@
 //! | policy | which caller may do what for which accounts |
 //! | release | handing a token to a caller: decide, fetch, record, answer |
 //! | generation | the number of a connection's state: grows with every link, refresh and disconnect, never repeats |
+//! | change | what happened to a connection: connected, refreshed, failing, recovered, needs relink, disconnected |
+//! | outbox | the changes of a day, in the store, written with what they tell of |
+//! | watch | a caller's stream of changes, which goes on from a cursor |
 //! | slot | what this process knows of one connection's token, for everybody who waits for it |
 //! | lease | one replica's right, for a while, to refresh one connection |
 //! | pause | "not before this moment, for this reason" |
@@ -151,11 +154,18 @@
 //! waits for it. Permissions are asked for the page that is shown. A page token names the snapshot and is good
 //! for its caller, connection and filter alone.
 //!
+//! # Watching
+//!
+//! A write that changes how a connection is to others carries a [`Change`], and the store leaves it in its outbox in
+//! the same transaction. [`Links::watch`] decides, tells the present, and then reads the outbox on whenever
+//! [`Vault::wake_watchers`] was called, by a write of ours or by news of another replica, and every few seconds
+//! anyway. What it tells of a connection is the opened record; the outbox only says that there is something to tell.
+//!
 //! # Not built yet
 //!
-//! Methods of the contract that answer UNIMPLEMENTED: `WatchConnections`; all of `Operations` but
-//! `AcceptRestore`. And: developer assertions, key providers other than a file, budgets of Azure DevOps that
-//! follow its `X-RateLimit` headers, a chained and signed audit, rotation of data keys, the relay.
+//! Methods of the contract that answer UNIMPLEMENTED: all of `Operations` but `AcceptRestore`. And: developer
+//! assertions, key providers other than a file, budgets of Azure DevOps that follow its `X-RateLimit` headers, a
+//! chained and signed audit, rotation of data keys, the relay.
 //!
 //! [`Release::service_user_token`]: release::Release::service_user_token
 //! [`Release::git_credential`]: release::Release::git_credential
@@ -183,6 +193,9 @@
 //! [`TokenEndpoint::refresh`]: entra::TokenEndpoint::refresh
 //! [`Devops::who_am_i`]: devops::Devops::who_am_i
 //! [`Rotation::Strict`]: entra::Rotation::Strict
+//! [`Change`]: connection::Change
+//! [`Links::watch`]: links::Links::watch
+//! [`Vault::wake_watchers`]: vault::Vault::wake_watchers
 //! [`Links::receive`]: links::Links::receive
 //! [`Links::import`]: links::Links::import
 //! [`Links::connect_service_principal`]: links::Links::connect_service_principal

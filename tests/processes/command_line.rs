@@ -75,6 +75,25 @@ async fn repositories_are_those_that_can_be_cloned() {
     assert!(table.contains("analytics") && !table.contains("secret"), "{table}");
 }
 
+#[tokio::test]
+async fn a_watch_prints_each_change_as_it_happens() {
+    let given = Given::a_linked_broker().await;
+    let mut command = given.home.command(&["connections", "watch", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = async || {
+        let line = lines.next_line().await.unwrap().expect("goes on until it is stopped");
+        let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+        (told["kind"].clone(), told["connection"]["state"].clone())
+    };
+    assert_eq!(next().await, ("present".into(), "connected".into()));
+    assert_eq!(next().await, ("synced".into(), serde_json::Value::Null));
+
+    given.home.run(&["connections", "disconnect", "service-user", "--yes"]).await.done();
+
+    assert_eq!(next().await, ("disconnected".into(), "disconnected".into()));
+}
+
 /// `link service-user` with nobody at the terminal, and somebody who signs in elsewhere.
 async fn link(given: &Given, args: &[&str]) -> Ran {
     let mut command = given.home.command(&["link", "service-user"]);

@@ -38,3 +38,4 @@ mod service_principal;
 mod strict_rotation;
 mod suspend;
 mod watch;
+mod watch_ends;

@@ -1,8 +1,7 @@
-//! `WatchConnections`: the present, then what happens, in order, and how a watch ends.
+//! `WatchConnections`: the present, then what happens, in order, on from a cursor.
 
 use std::time::Duration;
 
-use azdo_broker::lifecycle::Ended;
 use azdo_broker::pb::{self, ConnectionEventKind as Kind};
 use azure_emulator::{Change, Fault};
 use tonic::{Code, Status, Streaming};
@@ -15,21 +14,21 @@ use crate::support::{
 
 const PAST_EXPIRY: Duration = Duration::from_hours(2);
 
-struct Watcher {
+pub(crate) struct Watcher {
     stream: Streaming<pb::WatchConnectionsResponse>,
     /// The last one seen.
-    cursor: String,
+    pub(crate) cursor: String,
 }
 
 impl Watcher {
-    async fn on(client: &Client, account: &str, cursor: &str) -> Result<Self, Status> {
+    pub(crate) async fn on(client: &Client, account: &str, cursor: &str) -> Result<Self, Status> {
         let request = pb::WatchConnectionsRequest { account_id: account.into(), cursor: cursor.into() };
         let stream = client.connections().watch_connections(request).await?.into_inner();
         Ok(Self { stream, cursor: cursor.to_owned() })
     }
 
     /// One that has been told all that is present, and what that was.
-    async fn synced(client: &Client, account: &str) -> (Self, Vec<pb::Connection>) {
+    pub(crate) async fn synced(client: &Client, account: &str) -> (Self, Vec<pb::Connection>) {
         let mut watcher = Self::on(client, account, "").await.unwrap();
         let mut present = Vec::new();
         loop {
@@ -42,7 +41,7 @@ impl Watcher {
         }
     }
 
-    async fn next(&mut self) -> Result<pb::WatchConnectionsResponse, Status> {
+    pub(crate) async fn next(&mut self) -> Result<pb::WatchConnectionsResponse, Status> {
         let told = tokio::time::timeout(PATIENCE, self.stream.message()).await.expect("is told or ended")?;
         let told = told.expect("a watch ends by a status");
         assert_eq!(told.cursor.is_empty(), told.kind() == Kind::Present);
@@ -51,13 +50,32 @@ impl Watcher {
     }
 
     /// The next piece of news: younger cursors of quiet hours are none.
-    async fn news(&mut self) -> (Kind, pb::Connection) {
+    pub(crate) async fn news(&mut self) -> (Kind, pb::Connection) {
         loop {
             let told = self.next().await.unwrap();
             if told.kind() != Kind::Synced {
                 return (told.kind(), told.connection.unwrap());
             }
         }
+    }
+
+    /// What is told when nobody wakes the watch.
+    pub(crate) async fn news_as_time_passes(
+        &mut self,
+        app: &TestApp,
+        step: Duration,
+    ) -> (Kind, pb::Connection) {
+        let told = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(100));
+            loop {
+                tokio::select! {
+                    biased;
+                    news = self.news() => return news,
+                    _ = looks.tick() => app.advance(step),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.unwrap()
     }
 
     async fn kinds(&mut self, count: usize) -> Vec<Kind> {
@@ -69,7 +87,7 @@ impl Watcher {
     }
 
     /// How it ends, whatever is told before.
-    async fn end(&mut self) -> Status {
+    pub(crate) async fn end(&mut self) -> Status {
         loop {
             if let Err(status) = self.next().await {
                 return status;
@@ -197,17 +215,8 @@ async fn a_loss_whose_holder_died_is_told_by_who_is_left() {
     );
     let (mut watcher, _) = Watcher::synced(&operator, "acme").await;
 
-    let told = async {
-        loop {
-            app.advance(Duration::from_mins(1));
-            tokio::select! {
-                news = watcher.news() => return news,
-                () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            }
-        }
-    };
+    let (kind, lost) = watcher.news_as_time_passes(&app, Duration::from_mins(1)).await;
 
-    let (kind, lost) = tokio::time::timeout(PATIENCE, told).await.unwrap();
     assert_eq!((kind, lost.state()), (Kind::NeedsRelink, pb::ConnectionState::NeedsRelink));
 }
 
@@ -305,62 +314,18 @@ async fn a21_a_damaged_connection_is_told_as_such() {
     assert_eq!(present[0].failure.as_ref().unwrap().reason, "RECORD_DAMAGED");
 }
 
-/// F24: who only watches is not waited for, and hears that it goes on elsewhere.
+/// What is in the outbox is told even if whoever wrote it woke nobody.
 #[tokio::test]
-async fn f24_a_drain_ends_a_watch_that_goes_on_after_the_restart() {
-    let mut app = TestApp::linked().await;
+async fn a_wake_that_is_lost_only_delays() {
+    let app = TestApp::linked().await;
     let (mut watcher, _) = Watcher::synced(&app.operator().await, "acme").await;
+    let insert = "INSERT INTO outbox (account, role, generation, change, happened_at)
+                  VALUES (?1, 'service_user', 1, 'refreshed', 1767225600000000)";
+    app.edit_store(insert, "acme");
 
-    app.tell_to_stop();
+    let (kind, _) = watcher.news_as_time_passes(&app, Duration::from_secs(6)).await;
 
-    let ended = watcher.end().await;
-    assert_refused(Err::<(), _>(ended), Code::Unavailable, "SHUTTING_DOWN");
-    assert_eq!(app.ended().await, Ended::Drained);
-    app.start_again().await;
-    let operator = app.operator().await;
-    operator.disconnect().await.unwrap();
-    let mut watcher = Watcher::on(&operator, "acme", &watcher.cursor).await.unwrap();
-    assert_eq!(watcher.news().await.0, Kind::Disconnected);
-}
-
-/// P8: a queue is short, and who does not take what is told is let go.
-#[tokio::test]
-async fn a_watcher_that_is_too_slow_is_ended() {
-    let app = TestApp::start().await;
-    let operator = app.operator().await;
-    // More than the transport and the queue hold together.
-    let long = "x".repeat(100);
-    for call in 0..12 {
-        let one = |number| item(developer(&format!("{long}-{call}-{number}")), "grant");
-        import(&operator, (0..20).map(one).collect(), false).await;
-    }
-    let slow = Client::that_takes_little(&app.files.path("operator.sock")).await;
-    let ends = async {
-        loop {
-            let mut watcher = Watcher::on(&slow, "acme", "").await.unwrap();
-            watcher.next().await.unwrap();
-            // Until the queue is full, it is no matter how late it is.
-            let mut looks = tokio::time::interval(Duration::from_millis(10));
-            for _ in 0..20 {
-                looks.tick().await;
-                app.advance(Duration::from_secs(31));
-            }
-            let mut told = 1;
-            let status = loop {
-                match watcher.next().await {
-                    Ok(one) if one.kind() == Kind::Present => told += 1,
-                    Ok(_) => break None,
-                    Err(status) => break Some(status),
-                }
-            };
-            if let Some(status) = status {
-                return (told, status);
-            }
-        }
-    };
-    let (told, status) = tokio::time::timeout(2 * PATIENCE, ends).await.unwrap();
-    assert_refused(Err::<(), _>(status), Code::ResourceExhausted, "RATE_LIMITED");
-    assert!(told < 240, "{told}");
+    assert_eq!(kind, Kind::Refreshed);
 }
 
 #[tokio::test]

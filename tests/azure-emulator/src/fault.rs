@@ -31,6 +31,9 @@ pub enum Fault {
         #[serde(default)]
         count: Option<u32>,
     },
+    /// Token requests beyond so many within any one second are answered with 429.
+    #[serde(rename = "entra.limit")]
+    EntraLimit { per_second: usize },
     #[serde(rename = "entra.5xx")]
     EntraOutage {
         #[serde(default)]
@@ -287,7 +290,8 @@ impl Fault {
             | Self::Truncate { count, .. }
             | Self::DevopsHold { count, .. }
             | Self::DevopsHang { count } => *count,
-            Self::ExpiresIn { .. }
+            Self::EntraLimit { .. }
+            | Self::ExpiresIn { .. }
             | Self::ExpiresInText {}
             | Self::RotateKeys {}
             | Self::StrictRotation {}

@@ -7,11 +7,13 @@
 //!    and leaves the old one as it is, as Entra does (a switch makes rotation strict: then a
 //!    token that comes again revokes its whole family).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::call::Call;
 use crate::clock::Clock;
@@ -46,6 +48,8 @@ pub(crate) struct State {
     pub(crate) access_tokens: HashMap<String, AccessToken>,
     /// Pairs of object id and client id.
     pub(crate) consents: HashSet<(String, String)>,
+    /// When token requests were let through, while a switch limits them.
+    let_through: VecDeque<Instant>,
 }
 
 /// Who a token speaks for.
@@ -125,6 +129,7 @@ impl Shared {
             refresh_tokens: HashMap::new(),
             access_tokens: HashMap::new(),
             consents: HashSet::new(),
+            let_through: VecDeque::new(),
         };
         Self {
             clock: parts.clock,
@@ -201,6 +206,25 @@ impl Shared {
 }
 
 impl State {
+    /// Whether one more token request is within the limit, if there is one; then it counts. By the machine's
+    /// clock, whatever the emulator's says: a limit is about load.
+    pub(crate) fn let_through(&mut self) -> bool {
+        let Some(Fault::EntraLimit { per_second }) =
+            self.faults.find(|fault| matches!(fault, Fault::EntraLimit { .. })).cloned()
+        else {
+            return true;
+        };
+        let now = Instant::now();
+        while self.let_through.front().is_some_and(|first| LIMITED_OVER <= now.duration_since(*first)) {
+            self.let_through.pop_front();
+        }
+        let is_within = self.let_through.len() < per_second;
+        if is_within {
+            self.let_through.push_back(now);
+        }
+        is_within
+    }
+
     fn revoke(&mut self, upn: &str) {
         let Some(oid) = self.world.user(upn).map(|user| user.oid.clone()) else {
             return;
@@ -217,3 +241,5 @@ impl State {
         }
     }
 }
+
+const LIMITED_OVER: Duration = Duration::from_secs(1);

@@ -58,7 +58,10 @@ pub(super) async fn answer(shared: &Shared, call: &Call, tenant: &str) -> Answer
         shared.gate.wait().await;
     }
     let request = Request::read(call);
-    let outcome = match shared.take_fault(is_answer_fault) {
+    let is_within_limit = shared.state().let_through();
+    let beyond = || Fault::EntraThrottle { retry_after: Some(1), count: None };
+    let fault = if is_within_limit { shared.take_fault(is_answer_fault) } else { Some(beyond()) };
+    let outcome = match fault {
         Some(fault) => Err(forced(fault)),
         None => evaluate(shared, call, tenant, &request).map_err(Failure::Refused),
     };

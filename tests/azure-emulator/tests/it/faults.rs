@@ -235,3 +235,21 @@ async fn a_switch_for_one_organization_leaves_entra_and_the_others() {
     assert!(shown.contains(r#""within":{"#) && shown.contains("Contoso"), "{shown}");
     assert_eq!(given.tokens_of("svc@contoso.com").await.status, 200);
 }
+
+#[tokio::test]
+async fn beyond_the_limit_token_requests_are_throttled_and_nothing_is_evaluated() {
+    let given = Given::an_emulator().await;
+    let refresh_token = given.tokens_of("svc@contoso.com").await.text("refresh_token");
+    given.emulator.fault(Fault::EntraLimit { per_second: 3 });
+
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(given.refresh(&refresh_token).await.status);
+    }
+    given.emulator.clear_faults();
+    let after = given.refresh(&refresh_token).await.status;
+
+    assert_eq!((statuses, after), (vec![200, 200, 200, 429], 200));
+    let last = given.emulator.token_requests().into_iter().rev().nth(1).unwrap();
+    assert_eq!((last.outcome, last.at_issued), (Err(0), None));
+}

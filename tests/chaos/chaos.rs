@@ -1,0 +1,148 @@
+//! Chaos: real brokers, a real PostgreSQL with a standby and the emulator, harmed in every way this machine
+//! can, and what the broker promises counted all the while. `script/chaos` builds and starts it.
+//!
+//! What is compared: each token that reached a caller, by a fingerprint computed here, with the emulator's
+//! record of what it issued to whom and until when, and with the brokers' audits, which must have exactly one
+//! record of it.
+//!
+//! # Invariants
+//!
+//! 1. Whatever happens, no process it started outlives it.
+//! 2. A promise that is not kept is counted in the report, and a key out of its bound fails the run.
+//! 3. A step that could not be carried out fails the run too.
+
+#[path = "../../examples/demo/outcome.rs"]
+mod outcome;
+
+mod broker;
+mod caller;
+mod clones;
+mod emulator;
+mod ledger;
+mod postgres;
+mod processes;
+mod random;
+mod readers;
+mod report;
+mod scene;
+mod steps;
+mod table;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::task::{LocalSet, spawn_local};
+
+use outcome::{Context as _, Outcome, ensure};
+use random::Random;
+use report::Found;
+use steps::Stage;
+use table::{Table, say};
+
+/// Harms a running broker in every way this machine can, and counts what it promised.
+#[derive(Parser)]
+#[command(name = "chaos")]
+struct Arguments {
+    /// Smaller numbers: at most five minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only the steps whose name contains this; the report is then not checked
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// The same choices as another run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where everything is put; emptied first
+    #[arg(long, value_name = "DIR", default_value = "target/chaos")]
+    dir: PathBuf,
+}
+
+type Step = fn(Stage) -> Pin<Box<dyn Future<Output = Outcome<Found>>>>;
+
+macro_rules! step {
+    ($place:ident::$name:ident) => {
+        (stringify!($name), |stage| Box::pin(steps::$place::$name(stage)))
+    };
+}
+
+const STEPS: &[(&str, Step)] = &[
+    step!(kill_refresh::f01_kill_while_refreshing),
+    step!(kill_refresh::f01_kill_under_strict_rotation),
+    step!(kill_link::f01_kill_while_linking),
+    step!(replicas::f01_disconnected_and_relinked_under_load),
+    step!(disk::f02_a_full_disk),
+    step!(disk::f03_a_disk_that_cannot_sync),
+    step!(replicas::f06_database_down_and_failover),
+    step!(outage::f08_f09_f10_bad_answers_and_a_black_hole),
+    step!(outage::f12_an_outage_at_the_best_and_at_the_worst_moment),
+    step!(callers::f13_one_process),
+    step!(replicas::f14_f20_three_replicas_and_a_skewed_clock),
+    step!(replicas::f15_f16_stopped_and_cut_off_while_refreshing),
+    step!(storm::f21_a_storm_is_paced),
+    step!(storm::f21_a_tick_beside_a_million),
+    step!(limits::f24_told_to_stop_under_load),
+    step!(limits::f25_hardly_any_descriptors),
+];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Local: steps are many and none is in a hurry; what they spawn runs on all cores.
+    match LocalSet::new().run_until(run(&Arguments::parse())).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("chaos: FAILED: {}", outcome::chain(&*error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Outcome<bool> {
+    let dir = std::path::absolute(&arguments.dir)?;
+    make_fresh(&dir)?;
+    let chosen = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    let all: Vec<_> = STEPS.iter().filter(|(name, _)| chosen(name)).collect();
+    let mut table = Table::new(all.len());
+    let (mut total, mut failed) = (Found::default(), Vec::new());
+    for (name, step) in all {
+        let random = Random::new(arguments.seed);
+        let stage = Stage { dir: dir.join(name), is_full: !arguments.quick, random };
+        let ended = spawn_local(step(stage)).await;
+        match ended.map_err(Into::into).and_then(|ended| ended) {
+            Ok(found) => {
+                table.step(name, Ok(&found));
+                total.add(found);
+            }
+            Err(error) => {
+                let error = outcome::chain(&*error);
+                table.step(name, Err(&error));
+                failed.push(format!("{name} failed: {error}"));
+            }
+        }
+    }
+    let mut report = total.report(!arguments.quick);
+    report["seconds"] = serde_json::json!(table.seconds().round());
+    report::write(&report, &dir.join("report.json"))?;
+    if arguments.only.is_none() {
+        failed.extend(report::check(&report, !arguments.quick));
+    }
+    table.finish(&report, &failed);
+    Ok(failed.is_empty())
+}
+
+/// Empties the folder, if it is one of ours: a mistyped `--dir` must not cost anybody's work.
+fn make_fresh(dir: &Path) -> Outcome<()> {
+    let marker = dir.join(MARKER);
+    if dir.exists() {
+        let is_empty = std::fs::read_dir(dir).context(dir.display())?.next().is_none();
+        ensure(is_empty || marker.exists(), || format!("{} is not a folder of ours", dir.display()))?;
+        std::fs::remove_dir_all(dir).context(dir.display())?;
+    }
+    std::fs::create_dir_all(dir).context(dir.display())?;
+    Ok(std::fs::write(marker, "This folder is emptied whenever script/chaos starts.\n")?)
+}
+
+const MARKER: &str = ".made-by-script-chaos";

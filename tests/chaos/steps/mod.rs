@@ -1,0 +1,30 @@
+//! The steps, each a story of its own with an emulator, brokers and one kind of harm.
+
+pub(crate) mod callers;
+pub(crate) mod disk;
+pub(crate) mod kill_link;
+pub(crate) mod kill_refresh;
+pub(crate) mod limits;
+pub(crate) mod outage;
+pub(crate) mod replicas;
+pub(crate) mod storm;
+
+use std::path::PathBuf;
+
+use crate::random::Random;
+
+/// What a step has to work with.
+pub(crate) struct Stage {
+    /// A folder of its own, empty.
+    pub(crate) dir: PathBuf,
+    /// The long run; otherwise smaller numbers.
+    pub(crate) is_full: bool,
+    pub(crate) random: Random,
+}
+
+impl Stage {
+    /// The first in the full run, the second in the quick one.
+    pub(crate) fn pick<T>(&self, full: T, quick: T) -> T {
+        if self.is_full { full } else { quick }
+    }
+}

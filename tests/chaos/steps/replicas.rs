@@ -1,0 +1,237 @@
+//! Three replicas over a PostgreSQL with a standby: stopped holders, cut wires, a failover.
+
+use std::time::Duration;
+
+use azdo_broker::client::within;
+use azdo_broker::pb;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::Stage;
+use super::callers::f14_three_replicas;
+use crate::broker::ACCOUNT;
+use crate::caller::{developer, reason_of};
+use crate::outcome::Outcome;
+use crate::postgres::{Pair, store};
+use crate::processes::until;
+use crate::readers::Readers;
+use crate::report::Found;
+use crate::scene::{FRESH, LONG_WINDOW, PATIENT, Plan, Scene, WINDOW};
+use crate::wire::{Mode, Wire};
+
+struct Replicas {
+    scene: Scene,
+    pair: Pair,
+    /// Of each replica, to the primary and to the standby.
+    wires: Vec<[Wire; 2]>,
+}
+
+impl Replicas {
+    async fn set(stage: &Stage, users: usize) -> Outcome<Self> {
+        let pair = Pair::start().await?;
+        let (mut wires, mut stores) = (Vec::new(), Vec::new());
+        for _ in 0..BROKERS {
+            let [primary, standby] = pair.addresses()[..] else { return Err("no pair".into()) };
+            let pair = [Wire::to(primary).await?, Wire::to(standby).await?];
+            stores.push(store(&[pair[0].address, pair[1].address]));
+            wires.push(pair);
+        }
+        let plan = Plan { users, brokers: BROKERS, stores, ..Plan::default() };
+        Ok(Self { scene: Scene::set(&stage.dir, plan).await?, pair, wires })
+    }
+
+    async fn finish(self, mut found: Found) -> Outcome<Found> {
+        self.scene.look_for_lost_links(1, 0..self.scene.users, &mut found).await?;
+        self.scene.settle(&mut found).await?;
+        Ok(found)
+    }
+}
+
+/// f14: one expiry of three replicas; f20: also while the database's clock is five minutes off.
+pub(crate) async fn f14_f20_three_replicas_and_a_skewed_clock(stage: Stage) -> Outcome<Found> {
+    let replicas = Replicas::set(&stage, 30).await?;
+    let mut found = Found::default();
+    f14_three_replicas(&replicas.scene, stage.pick(1000, 24), &mut found).await?;
+    let skewed = "CREATE OR REPLACE FUNCTION azdo_broker.store_now() RETURNS bigint LANGUAGE sql VOLATILE
+         AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + 300000000 $$";
+    replicas.pair.in_store(skewed).await?;
+    f14_three_replicas(&replicas.scene, stage.pick(60, 6), &mut found).await?;
+    replicas.finish(found).await
+}
+
+/// f15: a replica stands still with a lease and an answer of Entra's; f16: another is cut off from the database.
+pub(crate) async fn f15_f16_stopped_and_cut_off_while_refreshing(stage: Stage) -> Outcome<Found> {
+    let replicas = Replicas::set(&stage, 6).await?;
+    let (scene, mut found) = (&replicas.scene, Found::default());
+    sleep(WINDOW).await;
+    // f15: its answer is held by Entra, and it stands still until its lease is over.
+    scene.emulator.switch(json!({ "switch": "entra.hold", "count": 1 })).await?;
+    let stopped = scene.caller(0).await?;
+    let asked = tokio::spawn(async move { stopped.token(0, FRESH).await });
+    scene.emulator.wait_held(1, PATIENCE).await?;
+    scene.brokers[0].signal(Signal::STOP);
+    scene.emulator.release().await?;
+    let late = scene.issued().await?.pop().and_then(|it| it.at_issued).ok_or("nothing was issued")?;
+    let began = Instant::now();
+    let other = scene.caller(1).await?;
+    let got = until("a refresh by another replica", PATIENCE, async || {
+        let answer = other.token(0, FRESH).await;
+        if answer.is_err() {
+            sleep(Duration::from_millis(200)).await;
+        }
+        answer.ok()
+    });
+    got.await?;
+    let took = began.elapsed().as_secs_f64();
+    sleep(stage.pick(Duration::from_secs(40), Duration::ZERO)).await;
+    scene.brokers[0].signal(Signal::CONT);
+    let _late = asked.await?;
+    let released = scene.ledger.all().iter().filter(|it| it.fingerprint == late).count();
+    if 0 < released {
+        // Its lease was over, and another write won: P7.
+        found.breaks("wrong_token", "a token whose swap was lost was released");
+    }
+    found.says(format!(
+        "a stopped holder: another replica refreshed after {took:.1} s; the late token was dropped"
+    ));
+    sleep(LONG_WINDOW).await;
+    // f16: the wires of one replica are cut between Entra's answer and the commit.
+    scene.emulator.switch(json!({ "switch": "entra.hold", "count": 1 })).await?;
+    let before = scene.issued().await?.len();
+    let cut_off = scene.caller(2).await?;
+    let asked = tokio::spawn(async move { cut_off.token(1, PATIENT).await });
+    scene.emulator.wait_held(1, PATIENCE).await?;
+    replicas.wires[2].iter().for_each(|wire| wire.set(Mode::Cut));
+    scene.emulator.release().await?;
+    let lent = asked.await?;
+    replicas.wires[2].iter().for_each(|wire| wire.set(Mode::Pass));
+    let token = scene.issued().await?.split_off(before).pop().and_then(|it| it.at_issued);
+    match &lent {
+        Ok(got) if Some(&got.fingerprint) == token.as_ref() => {}
+        other => found.wrongs.push(format!("cut off, the caller was not lent the token: {other:?}")),
+    }
+    // Committed when the wire is whole again: another replica has it, and asks nobody.
+    let other = scene.caller(1).await?;
+    let committed = until("the commit", PATIENCE, async || {
+        let got = other.token(1, Duration::ZERO).await.ok()?;
+        (Some(&got.fingerprint) == token.as_ref()).then_some(())
+    });
+    if committed.await.is_err() {
+        found.breaks("lost_links", "a grant whose replica was cut off was not committed");
+    }
+    found.says("a cut off replica: its caller was lent the token, and its grant was committed when the wire was whole");
+    replicas.finish(found).await
+}
+
+/// f06: the database stands still, then is killed, and its standby takes over.
+pub(crate) async fn f06_database_down_and_failover(stage: Stage) -> Outcome<Found> {
+    let mut replicas = Replicas::set(&stage, 6).await?;
+    let mut found = Found::default();
+    let readers = Readers::start(&replicas.scene, 0..6, Duration::ZERO, Duration::from_millis(25)).await?;
+    sleep(Duration::from_secs(1)).await;
+    let warm = readers.failed();
+    replicas.pair.signal_primary(Signal::STOP).await?;
+    sleep(stage.pick(Duration::from_secs(30), Duration::from_secs(6))).await;
+    replicas.pair.signal_primary(Signal::CONT).await?;
+    sleep(Duration::from_secs(1)).await;
+    let down = readers.failed();
+    replicas.pair.kill_primary().await?;
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    replicas.pair.promote().await?;
+    let remote = replicas.scene.brokers[0].remote().await?;
+    until("a write after the promotion", Duration::from_mins(1), async || {
+        let request = pb::BeginLinkRequest {
+            account_id: ACCOUNT.into(),
+            connection: Some(developer(0)),
+            front: pb::Front::PlatformPages.into(),
+            ..pb::BeginLinkRequest::default()
+        };
+        let written = remote.connections().begin_link(within(Duration::from_secs(5), request)).await;
+        written.ok()
+    })
+    .await?;
+    let resumed = began.elapsed().as_secs_f64();
+    let all = readers.stop().await;
+    #[expect(clippy::cast_precision_loss, reason = "counts of reads")]
+    let as_f64 = |count: u64| count as f64;
+    found.measure("/outage_failed_reads/database_down", as_f64(down - warm));
+    found.measure("/outage_failed_reads/failover", as_f64(all.failed - down));
+    found.measure("/writes_resume_s", resumed);
+    found.wrongs.extend(all.first.map(|first| format!("the first failed read: {first}")));
+    found.says(format!(
+        "{} warm reads of 3 replicas, {} failed; writes resumed {resumed:.1} s after the promotion",
+        all.reads, all.failed
+    ));
+    replicas.finish(found).await
+}
+
+/// P7: disconnects and new links under load, by all replicas, with kills: what ended is not released, and what
+/// is linked is whose it is.
+pub(crate) async fn f01_disconnected_and_relinked_under_load(mut stage: Stage) -> Outcome<Found> {
+    // Two users take turns in each connection: u{n} and u{n + PLACES}.
+    let mut replicas = Replicas::set(&stage, PLACES * 2).await?;
+    let mut found = Found::default();
+    let scene = &mut replicas.scene;
+    let readers = Readers::start(scene, 0..PLACES, Duration::ZERO, Duration::from_millis(10)).await?;
+    let rounds = stage.pick(60, 6);
+    let mut late = 0;
+    for round in 0..rounds {
+        let place = stage.random.pick(PLACES);
+        let broker = stage.random.pick(BROKERS);
+        let request = pb::DisconnectRequest {
+            account_id: ACCOUNT.into(),
+            connection: Some(developer(place)),
+            ..pb::DisconnectRequest::default()
+        };
+        let mut connections = scene.brokers[broker].remote().await?.connections();
+        connections.disconnect(within(PATIENCE, request)).await?;
+        let ended = crate::caller::now() + IN_FORCE;
+        if round % 3 == 2 {
+            // The others were told; this one is not alive to remember.
+            scene.brokers[broker].kill().await?;
+            scene.brokers[broker].start().await?;
+        }
+        sleep(IN_FORCE + Duration::from_millis(300)).await;
+        let until = crate::caller::now();
+        let is_late =
+            |it: &&crate::ledger::Released| it.connection == place && ended < it.sent && it.sent < until;
+        let released = scene.ledger.all().iter().filter(is_late).count();
+        late += released;
+        for _ in 0..released {
+            found.breaks("released_after_disconnect", format!("u{place} in round {round}"));
+        }
+        for other in 0..BROKERS {
+            let caller = scene.caller(other).await?;
+            let asked = caller.token(place, Duration::ZERO).await;
+            if asked.as_ref().map_err(reason_of) != Err("NOT_LINKED".to_owned()) {
+                found.breaks("released_after_disconnect", format!("u{place} by replica {other}: {asked:?}"));
+            }
+        }
+        // Somebody else takes the place.
+        let user = place + PLACES * usize::from(round % 2 == 0);
+        let grant = scene.emulator.grant(&crate::emulator::upn(user)).await?;
+        scene.import(stage.random.pick(BROKERS), vec![(place, grant)], true).await?;
+        scene.wait_for_token(stage.random.pick(BROKERS), place, PATIENCE).await?;
+        let caller = scene.caller(stage.random.pick(BROKERS)).await?;
+        let _fresh = caller.token(place, FRESH).await;
+        let named = scene.connection(broker, place).await?.identity.unwrap_or_default().object_id;
+        if named != scene.oid(user) {
+            found.breaks("foreign_grants", format!("u{place} is {named}, not {}", scene.oid(user)));
+        }
+    }
+    let all = readers.stop().await;
+    found.says(format!("{rounds} disconnects and new links under {} reads: {late} released late", all.reads));
+    let places = 0..PLACES;
+    scene.look_for_lost_links(1, places, &mut found).await?;
+    // Of two users only: each by its own name.
+    scene.settle_with(&mut found, |_| None).await?;
+    Ok(found)
+}
+
+const BROKERS: usize = 3;
+const PLACES: usize = 4;
+/// Design 6.3.
+const IN_FORCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(60);

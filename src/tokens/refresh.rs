@@ -14,7 +14,7 @@ use super::spend::Unspent;
 use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::budgets::{TokenBudget, Urgency};
-use crate::clock::{Clock, later};
+use crate::clock::{Clock, between, later};
 use crate::connection::ConnectionKey;
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;
@@ -113,7 +113,11 @@ impl Refresh {
         };
         match self.ask_entra(&lease, urgency).await {
             Ok(landing) => self.land(lease, landing).await,
-            Err(setback) => self.set_back(&lease.hold, setback).await,
+            Err(setback) => {
+                let expires_at = lease.live.token.as_ref().map(|token| token.expires_at);
+                let left = expires_at.map_or(Duration::ZERO, |at| between(self.clock.now().wall, at));
+                self.set_back(&lease.hold, setback.while_left(left)).await;
+            }
         }
     }
 

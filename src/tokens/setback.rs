@@ -26,6 +26,20 @@ pub(super) struct Setback {
     pub(super) problem: Problem,
     pub(super) failure: Failure,
     pub(super) pause: Duration,
+    /// The pause is a guess of ours and no wish of Entra's.
+    pub(super) is_guess: bool,
+}
+
+impl Setback {
+    /// While the token lives that is to be replaced, it is tried ever more often: an outage that ends in time
+    /// costs no read (P6), not even until the next look.
+    pub(super) fn while_left(mut self, left: Duration) -> Self {
+        if self.is_guess && !left.is_zero() {
+            self.pause = self.pause.min((left / TRIES_LEFT).max(BACKOFF.min));
+            self.problem = self.problem.retry_after(self.pause);
+        }
+        self
+    }
 }
 
 impl Refresh {
@@ -43,6 +57,7 @@ impl Refresh {
                     self.setback(hold, Problem::new(reason, UNAVAILABLE), error.code, Duration::ZERO);
                 let backoff = BACKOFF.wait(setback.failure.count, make_luck());
                 setback.pause = error.retry_after.map_or(backoff, |asked| asked.max(backoff));
+                setback.is_guess = error.retry_after.is_none() && error.verdict != Verdict::Throttled;
                 setback.problem = setback.problem.retry_after(setback.pause).entra_code(error.code);
                 setback
             }
@@ -87,7 +102,7 @@ impl Refresh {
             _ => (self.clock.now().wall, 1),
         };
         let failure = Failure { reason, code, since, count, needs_person: false, lost: false, case };
-        Setback { problem, failure, pause }
+        Setback { problem, failure, pause, is_guess: false }
     }
 
     /// The row says "not before": told as what the row remembers.
@@ -125,4 +140,6 @@ const WAITING: &str =
 const CONFIRM_AFTER: Duration = Duration::from_mins(5);
 /// A confirmed revocation is never retried; a person's link or a new client credential lifts it.
 pub(super) const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
+/// How many more times it is tried, at least, in what is left of a token's life.
+const TRIES_LEFT: u32 = 8;
 const BACKOFF: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_mins(5) };

@@ -54,7 +54,8 @@ impl Refresh {
             lost: true,
             case: None,
         };
-        Setback { problem: problem_of_loss(hold.key.role.kind()), failure, pause: NEVER }
+        let problem = problem_of_loss(hold.key.role.kind());
+        Setback { problem, failure, pause: NEVER, is_guess: false }
     }
 }
 

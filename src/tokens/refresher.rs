@@ -32,8 +32,8 @@ pub struct Refresher {
     keys_of_tasks: HashMap<Id, ConnectionKey>,
     /// Demands that came while their key was running, in case what runs does not answer them.
     waiting: HashMap<ConnectionKey, Demand>,
-    /// A look at what is due is under way.
-    looking: Option<Id>,
+    /// A look at what is due is under way, for at most so many.
+    looking: Option<(Id, usize)>,
     /// The last look found as much as it asked for: there may be more.
     is_more_due: bool,
 }
@@ -137,7 +137,7 @@ impl Refresher {
         }
         let refresh = self.refresh.clone();
         let look = self.running.spawn(async move { refresh.claim_due(room).await });
-        self.looking = Some(look.id());
+        self.looking = Some((look.id(), room));
         self.is_more_due = false;
     }
 
@@ -169,10 +169,9 @@ impl Refresher {
             Ok((id, leases)) => (id, Ok(leases)),
             Err(error) => (error.id(), Err(error)),
         };
-        if self.looking == Some(id) {
-            self.looking = None;
+        if let Some((_, asked)) = self.looking.take_if(|(looking, _)| *looking == id) {
             // Fewer than asked for: the rest is not due yet.
-            self.is_more_due = ended.as_ref().is_ok_and(|leases| self.config.concurrency / 4 <= leases.len());
+            self.is_more_due = ended.as_ref().is_ok_and(|leases| asked <= leases.len());
         }
         let key = self.keys_of_tasks.remove(&id);
         for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {

@@ -24,6 +24,11 @@ impl Given {
     }
 
     pub(super) async fn looking_every(tick: Duration) -> Self {
+        Self::paced(RefreshConfig { concurrency: 4, tick }, 100).await
+    }
+
+    /// With so many token requests a second.
+    pub(super) async fn paced(config: RefreshConfig, rate: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(RuntimeClock::default());
         let vault = Arc::new(make_vault(folder.path(), clock.clone()).await);
@@ -32,7 +37,7 @@ impl Given {
         let shared = Arc::new(entra.clone());
         let (audit, writer, _) = Audit::in_memory(clock.clone());
         tokio::spawn(writer.run());
-        let rates = TokenRates { overall: 100.try_into().unwrap(), per_tenant: 100.try_into().unwrap() };
+        let rates = TokenRates { overall: rate.try_into().unwrap(), per_tenant: rate.try_into().unwrap() };
         let refresh = Refresh::new(RefreshParts {
             vault: vault.clone(),
             accounts: accounts.clone(),
@@ -42,7 +47,6 @@ impl Given {
             gate: Gate::new(Arc::new(Policy::from_toml("").unwrap()), audit),
             clock: clock.clone(),
         });
-        let config = RefreshConfig { concurrency: 4, tick };
         let (tokens, refresher, _follower) = tokens(refresh, clock.clone(), config);
         let stop = CancellationToken::new();
         tokio::spawn(refresher.run(stop.clone()));
@@ -63,6 +67,23 @@ impl Given {
         let generation = self.vault.connect((&link, 1), &standing, &connection).await.unwrap();
         let Connection::Live(live) = &connection else { unreachable!("made above") };
         self.tokens.adopt(&key(), generation, live);
+    }
+
+    /// Takes over a developer's grant; it is due at once.
+    pub(super) async fn import(&self, developer: usize) {
+        let role = Role::Developer(format!("d{developer}").parse().unwrap());
+        let key = ConnectionKey { account: "acme".parse().unwrap(), role };
+        let standing = self.vault.standing(&key).await.unwrap();
+        let imported = Imported {
+            grant: RefreshToken::new(format!("grant-of-d{developer}-0")),
+            origin: format!("d{developer}"),
+            expected_object_id: None,
+            imported_at: standing.store_now,
+            imported_by: None,
+            last_used_at: None,
+            held: None,
+        };
+        self.vault.import(&key, &standing, &imported).await.unwrap();
     }
 
     pub(super) async fn disconnect(&self) {

@@ -20,7 +20,9 @@ use crate::seal::{Keyring, Sealer};
 use crate::secret::{ClientSecret, RefreshToken};
 use crate::store::{Store, StorePlace};
 use crate::testing::{FakeEntra, RuntimeClock};
-use crate::vault::{ClientCredential, Connection, Integration, Link, LinkPhase, Means, Opened, Vault};
+use crate::vault::{
+    ClientCredential, Connection, Imported, Integration, Link, LinkPhase, Means, Opened, Vault,
+};
 
 use given::*;
 
@@ -166,6 +168,22 @@ async fn an_idle_connection_is_kept_alive_every_week() {
     let given = Given::looking_every(Duration::from_hours(1)).await;
     sleep(Duration::from_hours(24 * 29)).await;
     assert!((4..=5).contains(&given.entra.spent().len()), "{:?}", given.entra.spent());
+}
+
+/// F21: the budget paces what is due in great number, not the tick, and no gap is left between two looks.
+#[tokio::test(start_paused = true)]
+async fn f21_what_is_due_in_great_number_is_spent_at_the_rate() {
+    let config = RefreshConfig { concurrency: 32, tick: Duration::from_secs(2) };
+    let given = Given::paced(config, 40).await;
+    for developer in 0..400 {
+        given.import(developer).await;
+    }
+    let began = given.clock.now().monotonic;
+    while given.entra.spent().len() < 400 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let took = (given.clock.now().monotonic - began).as_secs_f64();
+    assert!(took < 12.5, "400 at 40/s, looked for within 2 s: {took} s");
 }
 
 /// P4: a refused grant is believed when it is refused again, minutes later, and never retried then.

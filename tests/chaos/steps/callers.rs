@@ -11,13 +11,13 @@ use crate::caller::{Caller, reason_of};
 use crate::emulator::TokenRequest;
 use crate::outcome::{Outcome, ensure};
 use crate::report::{EXPIRIES_ONE, EXPIRIES_THREE, Found, REQUESTS_ONE, REQUESTS_THREE, ratio};
-use crate::scene::{FRESH, Plan, Scene, WINDOW};
+use crate::scene::{LONG_WINDOW, PATIENT, Plan, Scene};
 
 /// A thousand callers of one process.
 pub(crate) async fn f13_one_process(stage: Stage) -> Outcome<Found> {
     let users = 40;
     let scene = Scene::set(&stage.dir, Plan { users, ..Plan::default() }).await?;
-    let crowd = Crowd { per_broker: 1000, waves: stage.pick(1100, 60), names: (EXPIRIES_ONE, REQUESTS_ONE) };
+    let crowd = Crowd { per_broker: 1000, waves: stage.pick(1050, 16), names: (EXPIRIES_ONE, REQUESTS_ONE) };
     let mut found = Found::default();
     crowd.ask(&scene, &mut found).await?;
     scene.settle(&mut found).await?;
@@ -53,12 +53,12 @@ impl Crowd {
         for wave in 0..self.waves {
             let connection = wave % scene.users;
             // Until no caller of the last wave can have been content with what this one is to replace.
-            sleep((WINDOW + MARGIN).saturating_sub(last[connection].elapsed())).await;
+            sleep((LONG_WINDOW + MARGIN).saturating_sub(last[connection].elapsed())).await;
             let wave_began = Instant::now();
             let mut wave = JoinSet::new();
             for n in 0..self.per_broker * scene.brokers.len() {
                 let caller = callers[n % callers.len()].clone();
-                wave.spawn(async move { caller.token(connection, FRESH).await });
+                wave.spawn(async move { caller.token(connection, PATIENT).await });
             }
             while let Some(answer) = wave.join_next().await {
                 if let Err(status) = answer? {
@@ -67,11 +67,11 @@ impl Crowd {
                 }
             }
             // Callers that came after the window would have needed another token, rightly.
-            slow += u64::from(WINDOW < wave_began.elapsed());
+            slow += u64::from(LONG_WINDOW < wave_began.elapsed());
             last[connection] = Instant::now();
         }
         ensure(slow == 0, || {
-            format!("{slow} waves took longer than the {WINDOW:?} a token is worth something")
+            format!("{slow} waves took longer than the {LONG_WINDOW:?} a token is worth something")
         })?;
         let requests: Vec<TokenRequest> = scene.issued().await?.split_off(before);
         let refreshes = requests.iter().filter(|it| it.grant_type == "refresh_token").count() as u64;
@@ -97,7 +97,7 @@ fn most_at_once(requests: &[TokenRequest], users: usize) -> f64 {
         let own: Vec<_> =
             requests.iter().filter(|it| it.user_upn.as_ref() == Some(&upn)).map(|it| it.time).collect();
         for (at, first) in own.iter().enumerate() {
-            let window = jiff::SignedDuration::try_from(WINDOW).unwrap_or_default();
+            let window = jiff::SignedDuration::try_from(LONG_WINDOW).unwrap_or_default();
             let within = own[at..].iter().filter(|time| first.duration_until(**time) < window).count();
             most = most.max(within);
         }

@@ -113,9 +113,7 @@ async fn conclude(
     if !is_kept {
         found.breaks("lost_updates", format!("{what}: after kill -9 the token is another one: {kept:?}"));
     }
-    if !is_lent {
-        found.wrongs.push(format!("{what}: the caller was not lent the token: {lent:?}"));
-    }
+    ensure(is_lent, || format!("{what}: the caller was not lent the token: {lent:?}"))?;
     found.says(format!(
         "{what} at the commit: the caller was lent the token; committed when mended, after {requests} request, \
          and there after kill -9"

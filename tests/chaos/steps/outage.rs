@@ -99,26 +99,25 @@ async fn refresh_all(scene: &Scene) -> Outcome<()> {
 /// f10: a black hole where Entra was; f08, f09: every kind of bad answer. The token at hand is released, the grant
 /// is kept, and all goes on by itself.
 pub(crate) async fn f08_f09_f10_bad_answers_and_a_black_hole(stage: Stage) -> Outcome<Found> {
+    // Those that ask for a pause of the whole tenant come last.
     let faults = [
-        json!({ "switch": "entra.429", "retry_after": 1, "count": 1 }),
         json!({ "switch": "entra.429", "count": 1 }),
         json!({ "switch": "entra.5xx", "status": 500, "count": 1 }),
-        json!({ "switch": "entra.5xx", "status": 503, "retry_after": 2, "count": 1 }),
         json!({ "switch": "entra.html", "count": 1 }),
         json!({ "switch": "entra.404_empty", "count": 1 }),
         json!({ "switch": "entra.cut", "count": 1 }),
+        json!({ "switch": "entra.5xx", "status": 503, "retry_after": 2, "count": 1 }),
+        json!({ "switch": "entra.429", "retry_after": 1, "count": 1 }),
     ];
+    let users = faults.len() + 1;
     let mut found = Found::default();
-    let emulator = crate::emulator::Emulator::start(
-        &crate::scene::binaries()?,
-        &stage.dir.join("emulator"),
-        faults.len(),
-    )
-    .await?;
+    let emulator =
+        crate::emulator::Emulator::start(&crate::scene::binaries()?, &stage.dir.join("emulator"), users)
+            .await?;
     let proxy: std::net::SocketAddr = emulator.proxy.trim_start_matches("http://").parse()?;
     let wire = Wire::to(proxy).await?;
     let upstreams = vec![format!("http://{}", wire.address)];
-    let plan = Plan { users: faults.len(), upstreams, ..Plan::default() };
+    let plan = Plan { users, upstreams, ..Plan::default() };
     let mut scene = Scene::around(&stage.dir, plan, emulator).await?;
     scene.start_all().await?;
     scene.brokers[0].register().await?;
@@ -127,7 +126,9 @@ pub(crate) async fn f08_f09_f10_bad_answers_and_a_black_hole(stage: Stage) -> Ou
     let caller = scene.caller(0).await?;
     for (user, fault) in faults.iter().enumerate() {
         scene.emulator.switch(fault.clone()).await?;
+        let before = scene.issued().await?.len();
         let refused = caller.token(user, FRESH).await;
+        ensure(before < scene.issued().await?.len(), || format!("{fault}: Entra was not asked"))?;
         ensure(refused.is_err(), || format!("{fault}: a token came all the same"))?;
         let held = caller.token(user, Duration::from_secs(5)).await;
         if let Err(status) = held {
@@ -137,13 +138,15 @@ pub(crate) async fn f08_f09_f10_bad_answers_and_a_black_hole(stage: Stage) -> Ou
     }
     wire.set(Mode::Swallow);
     let began = Instant::now();
-    let _refused = caller.token(0, FRESH).await;
+    let last = faults.len();
+    sleep(Duration::from_secs(1)).await;
+    let _refused = caller.token(last, FRESH).await;
     let waited = began.elapsed();
-    let held = caller.token(0, Duration::from_secs(5)).await;
+    let held = caller.token(last, Duration::from_secs(5)).await;
     ensure(held.is_ok(), || "a black hole: what was at hand was withheld".to_owned())?;
     wire.set(Mode::Pass);
     ensure(waited < Duration::from_secs(12), || format!("a black hole cost a caller {waited:?}"))?;
-    scene.look_for_lost_links(0, 0..faults.len(), &mut found).await?;
+    scene.look_for_lost_links(0, 0..users, &mut found).await?;
     found.says(format!(
         "{} bad answers and a black hole ({:.1} s until told): tokens at hand released, all links refreshed after",
         faults.len(),

@@ -247,4 +247,4 @@ pub(crate) const LONG_WINDOW: Duration = Duration::from_secs(8);
 pub(crate) const PATIENT: Duration = Duration::from_secs(1795);
 const CALL_WITHIN: Duration = Duration::from_secs(20);
 /// Beyond a lease, and beyond the pauses after a handful of failures.
-const LOST_AFTER: Duration = Duration::from_secs(40);
+const LOST_AFTER: Duration = Duration::from_secs(100);

@@ -51,10 +51,12 @@ impl Broker {
         };
         let config = format!(
             "[listen]\nlinks = \"127.0.0.1:{links}\"\nadmin = \"127.0.0.1:{admin}\"\n\
-             [[listen.socket]]\nname = \"operator\"\npath = {socket:?}\nmode = \"0600\"\n\
+             [[listen.socket]]\nname = \"operator\"\npath = \"{}\"\nmode = \"0600\"\n\
              [keys]\nfile = \"../azdo-broker.key\"\n\
-             [store]\n{}\n[outgoing]\nproxy = \"{upstream}\"\nca_file = {ca:?}\n{more}",
-            setup.store
+             [store]\n{}\n[outgoing]\nproxy = \"{upstream}\"\nca_file = \"{}\"\n{more}",
+            socket.display(),
+            setup.store,
+            ca.display()
         );
         std::fs::write(dir.join(CONFIG), config)?;
         std::fs::write(dir.join("policy.toml"), POLICY)?;

@@ -20,14 +20,14 @@ pub(crate) fn fill(broker: &Broker, count: usize, due: usize, now_us: i64) -> Ou
     let mut store = Connection::open(broker.dir.join("azdo-broker.db"))?;
     // Only while it is filled: what is lost on a power cut is filled again.
     store.pragma_update(None, "synchronous", "OFF")?;
-    let sealer = sealer(&store, &broker.dir.join("../azdo-broker.key"))?;
+    let seal = sealer(&store, &broker.dir.join("../azdo-broker.key"))?;
     let (sealed, generation): (Vec<u8>, i64) = store.query_row(
         "SELECT sealed, generation FROM connections WHERE role = 'developer/u0'",
         [],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let origin = format!("{ACCOUNT}/developer/u0");
-    let plain = sealer.open(&Place { table: TABLE, key: &origin, generation }, &sealed)?;
+    let plain = seal.open(&Place { table: TABLE, key: &origin, generation }, &sealed)?;
     let tx = store.transaction()?;
     {
         let mut insert = tx.prepare(
@@ -40,7 +40,7 @@ pub(crate) fn fill(broker: &Broker, count: usize, due: usize, now_us: i64) -> Ou
             // Those that are not due come due over the next days, as weekly dates do.
             let later = i64::try_from(n)? * 100_000 + 24 * 3600 * 1_000_000;
             let refresh_at = if n < due { now_us - 1_000_000 } else { now_us + later };
-            insert.execute(params![ACCOUNT, role, generation, refresh_at, sealer.seal(&place, &plain)])?;
+            insert.execute(params![ACCOUNT, role, generation, refresh_at, seal.seal(&place, &plain)])?;
         }
     }
     tx.commit()?;

@@ -184,4 +184,4 @@ const CALLBACK: &str = "http://localhost:9/complete/azure_active_directory";
 const SCOPE: &str =
     "499b84ac-1321-427f-aa17-267ca6975798/user_impersonation offline_access openid profile email";
 const START_WITHIN: Duration = Duration::from_secs(20);
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);

@@ -83,7 +83,7 @@ impl Ledger {
         for it in released.iter() {
             match by_token.get(it.fingerprint.as_str()) {
                 None => {
-                    found.breaks("wrong_token", format!("call {} got a token that nobody issued", it.call))
+                    found.breaks("wrong_token", format!("call {} got a token that nobody issued", it.call));
                 }
                 Some(issued) => judge(it, issued, owner(it.connection), found),
             }
@@ -107,12 +107,12 @@ fn judge(it: &Released, issued: &TokenRequest, owner: Option<String>, found: &mu
     let life = SignedDuration::from_secs(issued.expires_in.unwrap_or(0).cast_signed());
     // The emulator notes the time after it has signed, so the true expiry is a little earlier.
     let expiry = issued.time + life;
-    let owned = issued.user_upn.as_deref().unwrap_or_default();
-    if owner.is_some_and(|owner| owner != owned) {
-        found.breaks("wrong_token", format!("call {}: a token of {owned}, another user", it.call));
+    let whose = issued.user_upn.as_deref().unwrap_or_default();
+    if owner.is_some_and(|owner| owner != whose) {
+        found.breaks("wrong_token", format!("call {}: a token of {whose}, another user", it.call));
     }
     if issued.user_oid.as_deref() != Some(it.object_id.as_str()) {
-        found.breaks("foreign_grants", format!("call {}: {owned}'s token as {}", it.call, it.object_id));
+        found.breaks("foreign_grants", format!("call {}: {whose}'s token as {}", it.call, it.object_id));
     }
     // The broker decided between the call and its answer: at the earliest when it was called.
     let asked = SignedDuration::try_from(it.min_ttl).unwrap_or_default();

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::broker::{ACCOUNT, Broker, Setup};
 use crate::caller::{Caller, developer, reason_of};
-use crate::emulator::{Emulator, TokenRequest, oid, upn};
+use crate::emulator::{Emulator, TokenRequest, upn};
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, ensure};
 use crate::processes::until;
@@ -219,10 +219,6 @@ impl Scene {
         self.ledger.settle(&issued, &audits, owner, found);
         Ok(())
     }
-
-    pub(crate) fn oid(&self, user: usize) -> String {
-        oid(user)
-    }
 }
 
 /// Where the programs are: beside this one.
@@ -240,7 +236,7 @@ pub(crate) const FAST: &str = "[refresh]\ntick = \"200ms\"\nrate = 5000\nrate_pe
 /// How long tokens live where nothing else is said, and how much of it callers ask for: a token is worth
 /// something to them for [`WINDOW`], and then it has to be replaced. No life is scaled, only the wish is long.
 pub(crate) const LIFE: Duration = Duration::from_secs(1803);
-pub(crate) const FRESH: Duration = Duration::from_secs(1800);
+pub(crate) const FRESH: Duration = Duration::from_mins(30);
 pub(crate) const WINDOW: Duration = Duration::from_secs(3);
 /// The same where something takes a while: a longer window, and the wish that goes with it.
 pub(crate) const LONG_WINDOW: Duration = Duration::from_secs(8);

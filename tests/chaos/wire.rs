@@ -59,14 +59,14 @@ async fn pass(caller: TcpStream, target: SocketAddr, mut modes: watch::Receiver<
     if wait_to_pass(&mut modes).await.is_err() {
         return;
     }
-    let Ok(callee) = TcpStream::connect(target).await else { return };
+    let Ok(server) = TcpStream::connect(target).await else { return };
     let (from_caller, to_caller) = caller.into_split();
-    let (from_callee, to_callee) = callee.into_split();
+    let (from_server, to_server) = server.into_split();
     let other = modes.clone();
     // Whichever ends first ends both.
     tokio::select! {
-        () = pump(from_caller, to_callee, modes) => {}
-        () = pump(from_callee, to_caller, other) => {}
+        () = pump(from_caller, to_server, modes) => {}
+        () = pump(from_server, to_caller, other) => {}
     }
 }
 

@@ -16,7 +16,7 @@ use crate::scene::{LONG_WINDOW, PATIENT, Plan, Scene};
 /// f02: no room for the commit of a refresh that Entra has answered.
 pub(crate) async fn f02_a_full_disk(stage: Stage) -> Outcome<Found> {
     let disk = Disk::mount(&stage.dir.join("disk")).await?;
-    let store = format!("path = {:?}", disk.path.join("azdo-broker.db"));
+    let store = format!("path = \"{}\"", disk.path.join("azdo-broker.db").display());
     let mut scene = Scene::set(&stage.dir, Plan { users: 3, store, ..Plan::default() }).await?;
     let mut found = Found::default();
     let full = async || disk.fill();
@@ -39,11 +39,11 @@ pub(crate) async fn f03_a_disk_that_cannot_sync(stage: Stage) -> Outcome<Found> 
     let spoil = async || {
         let inject = ["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"];
         let args = [&inject[..], &["-p", &id]].concat();
-        let traced = format!("/proc/{id}/status");
+        let status = format!("/proc/{id}/status");
         tracer.replace(Some(Process::start(Path::new("/usr/bin/strace"), &args, &log)?));
         let attached = async || {
-            let status = std::fs::read_to_string(&traced).ok()?;
-            (!status.contains("TracerPid:\t0")).then_some(())
+            let said = std::fs::read_to_string(&status).ok()?;
+            (!said.contains("TracerPid:\t0")).then_some(())
         };
         until("strace", PATIENCE, attached).await
     };
@@ -80,22 +80,12 @@ async fn spoil_a_commit(
     scene.emulator.wait_held(1, PATIENCE).await?;
     spoil().await?;
     scene.emulator.release().await?;
-    conclude(scene, asked.await?, mend, (before, generation), what, found).await
-}
-
-async fn conclude(
-    scene: &mut Scene,
-    lent: Result<crate::caller::Got, tonic::Status>,
-    mend: impl AsyncFn() -> Outcome<()>,
-    (before, generation): (usize, i64),
-    what: &str,
-    found: &mut Found,
-) -> Outcome<()> {
+    let lent = asked.await?;
     let token = scene.issued().await?.split_off(before).pop().and_then(|it| it.at_issued);
     let is_lent = lent.as_ref().is_ok_and(|got| Some(&got.fingerprint) == token.as_ref());
-    let caller = scene.caller(0).await?;
+    ensure(is_lent, || format!("{what}: the caller was not lent the token: {lent:?}"))?;
     // Others are served meanwhile.
-    let other = caller.token(1, Duration::ZERO).await;
+    let other = scene.caller(0).await?.token(1, Duration::ZERO).await;
     ensure(other.is_ok(), || format!("{what}: a token at hand was withheld: {other:?}"))?;
     mend().await?;
     let committed = until("the commit", PATIENCE, async || {
@@ -109,11 +99,9 @@ async fn conclude(
     scene.brokers[0].kill().await?;
     scene.brokers[0].start().await?;
     let kept = scene.caller(0).await?.token(0, Duration::ZERO).await;
-    let is_kept = kept.as_ref().is_ok_and(|kept| Some(&kept.fingerprint) == token.as_ref());
-    if !is_kept {
+    if kept.as_ref().ok().map(|kept| &kept.fingerprint) != token.as_ref() {
         found.breaks("lost_updates", format!("{what}: after kill -9 the token is another one: {kept:?}"));
     }
-    ensure(is_lent, || format!("{what}: the caller was not lent the token: {lent:?}"))?;
     found.says(format!(
         "{what} at the commit: the caller was lent the token; committed when mended, after {requests} request, \
          and there after kill -9"

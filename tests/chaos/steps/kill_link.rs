@@ -45,8 +45,8 @@ pub(crate) async fn f01_kill_while_linking(mut stage: Stage) -> Outcome<Found> {
     let (mut found, mut states) = (Found::default(), HashMap::<String, u64>::new());
     for kill in 0..kills {
         let (moment, place) = (MOMENTS[kill % MOMENTS.len()], kill % scene.users);
-        let state = kill_once(&mut scene, &mut stage, moment, place, &mut found).await?;
-        *states.entry(format!("{moment:?} → {}", short(state))).or_default() += 1;
+        let seen = kill_once(&mut scene, &mut stage, moment, place, &mut found).await?;
+        *states.entry(format!("{moment:?} → {}", short(seen))).or_default() += 1;
     }
     found.count(KILLS, kills as u64);
     let mut states: Vec<_> = states.into_iter().map(|(what, count)| format!("{what} {count}")).collect();
@@ -66,13 +66,13 @@ async fn kill_once(
     found: &mut Found,
 ) -> Outcome<LinkState> {
     let remote = scene.brokers[0].remote().await?;
-    let begin = pb::BeginLinkRequest {
+    let request = pb::BeginLinkRequest {
         account_id: ACCOUNT.into(),
         connection: Some(developer(place)),
         front: pb::Front::PlatformPages.into(),
         ..pb::BeginLinkRequest::default()
     };
-    let begun = remote.connections().begin_link(within(CALL, begin)).await?.into_inner();
+    let begun = remote.connections().begin_link(within(CALL, request)).await?.into_inner();
     let callback = scene.emulator.sign_in(&begun.authorize_url, &upn(place)).await?;
     let complete = pb::CompleteLinkRequest {
         account_id: ACCOUNT.into(),

@@ -66,8 +66,8 @@ pub(crate) async fn f01_kill_under_strict_rotation(mut stage: Stage) -> Outcome<
             && connection.failure.as_ref().is_some_and(|failure| failure.message.contains("was lost"));
         losses += u64::from(is_told);
         if let (Err(status), false) = (told, is_told) {
-            let state = connection.state().as_str_name();
-            found.breaks("unreported_losses", format!("u{user}: {state}, {}", reason_of(&status)));
+            let found_as = connection.state().as_str_name();
+            found.breaks("unreported_losses", format!("u{user}: {found_as}, {}", reason_of(&status)));
         }
     }
     // A grant that was sent twice revokes all that came from its sign-in.
@@ -128,7 +128,7 @@ async fn kill_once(
         let asked = issued.iter().rfind(|it| it.user_upn.as_ref() == Some(&upn));
         let step = match asked.and_then(|it| it.at_issued.as_ref()) {
             None if replied.contains_key(connection) => continue,
-            None if kill % 8 == 0 => STEPS[1],
+            None if kill.is_multiple_of(8) => STEPS[1],
             None => STEPS[0],
             Some(token) if replied.get(connection) == Some(token) => STEPS[4],
             Some(token) => {

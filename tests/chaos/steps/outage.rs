@@ -166,7 +166,7 @@ pub(crate) async fn f08_f09_f10_bad_answers_and_a_black_hole(stage: Stage) -> Ou
     Ok(found)
 }
 
-const SCALED_LIFE: Duration = Duration::from_secs(60);
+const SCALED_LIFE: Duration = Duration::from_mins(1);
 const SCALED_MIN_TTL: Duration = Duration::from_secs(5);
 /// What is between the end of an outage and a refresh that knows of it.
 const SLACK: Duration = Duration::from_secs(3);

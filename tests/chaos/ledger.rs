@@ -234,7 +234,9 @@ mod tests {
         let file = folder.path().join("audit.jsonl");
         std::fs::write(&file, audit).unwrap();
         let ledger = Ledger::default();
-        released.into_iter().for_each(|it| ledger.end(it));
+        for it in released {
+            ledger.end(it);
+        }
         let mut found = Found::default();
         ledger.settle(issued, &[file], |_| Some("u0".into()), &mut found);
         found
@@ -270,7 +272,7 @@ mod tests {
         assert_eq!(broken(&strange), ["wrong_token"]);
         let others = TokenRequest { user_upn: Some("u1".into()), ..request(1, "grant0", "a") };
         assert_eq!(broken(&settle(vec![released(1, "a")], &[others], &record)), ["wrong_token"]);
-        let short = Released { min_ttl: Duration::from_secs(60), ..released(1, "a") };
+        let short = Released { min_ttl: Duration::from_mins(1), ..released(1, "a") };
         assert_eq!(broken(&settle(vec![short], &issued, &record)), ["wrong_token"]);
         let expired = Released { sent: at(61), got: at(61), min_ttl: Duration::ZERO, ..released(1, "a") };
         assert_eq!(broken(&settle(vec![expired], &issued, &record)), ["wrong_token"]);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -107,8 +106,3 @@ fn most_at_once(requests: &[TokenRequest], users: usize) -> f64 {
 
 /// On top of the window: answers take time.
 const MARGIN: Duration = Duration::from_millis(100);
-
-/// What the emulator is told for a scene whose tokens have another life.
-pub(crate) fn life(seconds: u64) -> serde_json::Value {
-    json!({ "switch": "entra.expires_in", "seconds": seconds })
-}

@@ -8,8 +8,6 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::Stage;
-use super::callers::life;
-use crate::caller::reason_of;
 use crate::outcome::{Outcome, ensure};
 use crate::processes::until;
 use crate::readers::Readers;
@@ -128,6 +126,15 @@ pub(crate) async fn f08_f09_f10_bad_answers_and_a_black_hole(stage: Stage) -> Ou
     scene.link_all().await?;
     sleep(crate::scene::WINDOW).await;
     let caller = scene.caller(0).await?;
+    wire.set(Mode::Swallow);
+    let began = Instant::now();
+    let last = faults.len();
+    let _refused = caller.token(last, FRESH).await;
+    let waited = began.elapsed();
+    let held = caller.token(last, Duration::from_secs(5)).await;
+    ensure(held.is_ok(), || "a black hole: what was at hand was withheld".to_owned())?;
+    wire.set(Mode::Pass);
+    ensure(waited < Duration::from_secs(12), || format!("a black hole cost a caller {waited:?}"))?;
     for (user, fault) in faults.iter().enumerate() {
         scene.emulator.switch(fault.clone()).await?;
         let before = scene.issued().await?.len();
@@ -140,21 +147,8 @@ pub(crate) async fn f08_f09_f10_bad_answers_and_a_black_hole(stage: Stage) -> Ou
         })
         .await?;
         let held = caller.token(user, Duration::from_secs(5)).await;
-        if let Err(status) = held {
-            found.wrongs.push(format!("{fault}: what was at hand was withheld: {}", reason_of(&status)));
-            found.breaks("lost_links", format!("{fault}: no token at hand"));
-        }
+        ensure(held.is_ok(), || format!("{fault}: what was at hand was withheld: {held:?}"))?;
     }
-    sleep(Duration::from_secs(3)).await;
-    wire.set(Mode::Swallow);
-    let began = Instant::now();
-    let last = faults.len();
-    let _refused = caller.token(last, FRESH).await;
-    let waited = began.elapsed();
-    let held = caller.token(last, Duration::from_secs(5)).await;
-    ensure(held.is_ok(), || "a black hole: what was at hand was withheld".to_owned())?;
-    wire.set(Mode::Pass);
-    ensure(waited < Duration::from_secs(12), || format!("a black hole cost a caller {waited:?}"))?;
     scene.look_for_lost_links(0, 0..users, &mut found).await?;
     found.says(format!(
         "{} bad answers and a black hole ({:.1} s until told): tokens at hand released, all links refreshed after",
@@ -162,7 +156,6 @@ pub(crate) async fn f08_f09_f10_bad_answers_and_a_black_hole(stage: Stage) -> Ou
         waited.as_secs_f64()
     ));
     scene.settle(&mut found).await?;
-    scene.emulator.switch(life(SCALED_LIFE.as_secs())).await?;
     Ok(found)
 }
 

@@ -18,7 +18,9 @@ use crate::scene::{Plan, Scene};
 
 /// A restart after a long pause, against an Entra that limits.
 pub(crate) async fn f21_a_storm_is_paced(stage: Stage) -> Outcome<Found> {
-    let (count, limit, rate) = stage.pick((10_000, 200, 170), (400, 50, 40));
+    // The emulator counts when requests arrive, within any second; on a busy machine they bunch on the way, so
+    // there is some room between what is sent and what is taken.
+    let (count, limit, rate) = stage.pick((10_000, 200, 150), (400, 50, 40));
     let more = format!("[refresh]\nrate = {rate}\nrate_per_tenant = {rate}\n");
     let mut scene = Scene::set(&stage.dir, Plan { more, ..Plan::default() }).await?;
     scene.brokers[0].kill().await?;

@@ -160,6 +160,8 @@ impl Store {
                 0 => Ok(()),
                 others => Err(CopyError::InUse { from: from.to_owned(), others }),
             },
+            #[cfg(any(test, feature = "testing"))]
+            Backend::Memory(_) => unreachable!("a store in memory stays where it is"),
         }
     }
 }

@@ -31,6 +31,9 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+mod news;
 mod place;
 mod postgres;
 mod rows;
@@ -45,6 +48,7 @@ use jiff::Timestamp;
 
 pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
+pub use news::StoreNews;
 pub use outbox::{ChangePage, ChangeRow, Position};
 pub use place::StorePlace;
 pub use postgres::{InvalidPlace, PostgresPlace};
@@ -58,7 +62,9 @@ use crate::clock::Clock;
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, Generation, LinkId, StoreId};
 use crate::reason::Reason;
-use postgres::{Postgres, PostgresNews};
+#[cfg(any(test, feature = "testing"))]
+use memory::MemoryHandle;
+use postgres::Postgres;
 use sqlite::Sqlite;
 
 /// The store of this process. Clones share it.
@@ -71,10 +77,9 @@ pub struct Store {
 enum Backend {
     Sqlite(Sqlite),
     Postgres(Postgres),
+    #[cfg(any(test, feature = "testing"))]
+    Memory(MemoryHandle),
 }
-
-/// What others change in the store. Owned by one listener.
-pub struct StoreNews(Option<PostgresNews>);
 
 /// The same question to whichever store this is.
 macro_rules! ask {
@@ -82,6 +87,8 @@ macro_rules! ask {
         match &$store.backend {
             Backend::Sqlite(sqlite) => sqlite.$question($($argument),*).await,
             Backend::Postgres(postgres) => postgres.$question($($argument),*).await,
+            #[cfg(any(test, feature = "testing"))]
+            Backend::Memory(memory) => memory.$question($($argument),*).await,
         }
     };
 }
@@ -138,15 +145,9 @@ impl Store {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.store_id(),
             Backend::Postgres(postgres) => postgres.store_id(),
+            #[cfg(any(test, feature = "testing"))]
+            Backend::Memory(memory) => memory.store_id(),
         }
-    }
-
-    /// A listener for what others change from now on.
-    pub fn news(&self) -> StoreNews {
-        StoreNews(match &self.backend {
-            Backend::Sqlite(_) => None,
-            Backend::Postgres(postgres) => Some(postgres.news()),
-        })
     }
 
     pub async fn wrapped_keyring(&self) -> Result<Vec<u8>, StoreError> {
@@ -343,15 +344,5 @@ impl Store {
         accounts: Vec<AccountId>,
     ) -> Result<Vec<(AccountId, i64)>, StoreError> {
         ask!(self.integration_versions(accounts))
-    }
-}
-
-impl StoreNews {
-    /// Waits for the next piece of news: for ever, where no other process can change the store.
-    pub async fn next(&mut self) -> News {
-        match &mut self.0 {
-            Some(news) => news.next().await,
-            None => std::future::pending().await,
-        }
     }
 }

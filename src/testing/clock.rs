@@ -23,10 +23,8 @@ pub struct ManualClock {
     began_at: Timestamp,
 }
 
-/// When both test clocks begin.
-fn began_at() -> Timestamp {
-    "2026-01-01T00:00:00Z".parse().expect("a valid constant")
-}
+/// When both test clocks begin: 2026-01-01T00:00:00Z.
+const BEGAN_AT: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 impl Default for RuntimeClock {
     fn default() -> Self {
@@ -34,10 +32,17 @@ impl Default for RuntimeClock {
     }
 }
 
+impl RuntimeClock {
+    /// What its wall clock says when it begins.
+    pub fn began_at() -> Timestamp {
+        BEGAN_AT
+    }
+}
+
 impl Clock for RuntimeClock {
     fn now(&self) -> Moment {
         let monotonic = self.began.elapsed();
-        Moment { wall: later(began_at(), monotonic), monotonic }
+        Moment { wall: later(BEGAN_AT, monotonic), monotonic }
     }
 
     fn sleep(&self, wait: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -47,7 +52,7 @@ impl Clock for RuntimeClock {
 
 impl Default for ManualClock {
     fn default() -> Self {
-        Self::at(began_at())
+        Self::at(BEGAN_AT)
     }
 }
 

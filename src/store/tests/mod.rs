@@ -2,6 +2,7 @@
 
 mod copying;
 mod edited;
+mod memory;
 mod outbox;
 mod postgres;
 
@@ -70,7 +71,7 @@ fn write(expected: Option<i64>, generation: i64, sealed: &[u8]) -> ConnectionWri
 fn sqlite_of(store: &Store) -> &Sqlite {
     match &store.backend {
         Backend::Sqlite(sqlite) => sqlite,
-        Backend::Postgres(_) => panic!("is in a file"),
+        Backend::Postgres(_) | Backend::Memory(_) => panic!("is in a file"),
     }
 }
 

@@ -211,8 +211,11 @@ impl Tokens {
             self.demands.send(demand).await.map_err(|_| shutting_down())?;
             tokio::select! {
                 biased;
-                // Waits for a value, not for a change: what ended meanwhile counts.
-                waited = watch.wait_for(|state| seen < state.attempts()) => {
+                // Waits for a value, not for a change: what ended meanwhile counts. And what is learned on the
+                // way, for somebody who wants more, may be enough (P6).
+                waited = watch.wait_for(|state| {
+                    seen < state.attempts() || state.answers(min_ttl, self.clock.now())
+                }) => {
                     waited.map_err(|_| shutting_down())?;
                 }
                 () = self.demands.closed() => return Err(shutting_down()),

@@ -150,7 +150,7 @@ impl Slot {
 
     /// Whether what is held answers the wish: by a token, or because no token could.
     pub(super) fn answers(&self, min_ttl: Duration, now: Moment) -> bool {
-        self.state.borrow().token_for(min_ttl, now).is_some()
+        self.state.borrow().answers(min_ttl, now)
     }
 
     pub(super) fn obstacle(&self) -> Option<Problem> {
@@ -234,6 +234,10 @@ impl State {
 
     pub(super) fn holds(&self, fingerprint: &Fingerprint) -> bool {
         self.token.as_ref().is_some_and(|token| token.fingerprint == *fingerprint)
+    }
+
+    pub(super) fn answers(&self, min_ttl: Duration, now: Moment) -> bool {
+        self.token_for(min_ttl, now).is_some()
     }
 
     fn token_for(&self, min_ttl: Duration, now: Moment) -> Option<Answer> {

@@ -124,6 +124,23 @@ async fn f12_an_outage_that_ends_in_time_costs_no_read_after_it_either() {
     }
 }
 
+/// P6: also whoever asked before the row was read is served from it (found by the simulation).
+#[tokio::test(start_paused = true)]
+async fn a_caller_whom_the_row_can_serve_does_not_wait_behind_a_refresh_for_another() {
+    let given = Given::looking_every(Duration::from_hours(1)).await;
+    assert!(given.answer().await.is_ok());
+    sleep(Duration::from_mins(40)).await;
+    // As a restart does: what the row says is not known yet.
+    given.tokens.slots.forget_all();
+    given.entra.hold();
+    let demanding = given.ask_for(Duration::from_mins(30));
+    let modest = given.ask();
+    given.entra.held().wait_for(|held| *held == 1).await.unwrap();
+    assert_eq!(modest.await.unwrap().unwrap().access.expose(), "access-of-old-1");
+    given.entra.release();
+    assert_eq!(demanding.await.unwrap().unwrap().access.expose(), "access-of-old-2");
+}
+
 /// P7: no token with less life than asked; what cannot be had costs no request.
 #[tokio::test(start_paused = true)]
 async fn a_lifetime_that_cannot_be_had_costs_no_request() {

@@ -12,7 +12,7 @@ use super::setback::Setback;
 use crate::accounts::PROBE_EVERY;
 use crate::budgets::Urgency;
 use crate::clock::later;
-use crate::entra::{Answered, Verdict};
+use crate::entra::{Answered, EntraError, Verdict};
 use crate::ids::CredentialId;
 use crate::secret::RefreshToken;
 use crate::vault::{Hold, Integration, StoredToken};
@@ -74,6 +74,11 @@ impl Refresh {
                     if let (Verdict::Throttled, Some(wait)) = (error.verdict, error.retry_after) {
                         self.budget.pause(&chosen.integration.tenant, wait);
                     }
+                    // Else a connection whose grant is used up would take each probe of a credential that
+                    // works again, and all others of the account would wait for it.
+                    if proves_credential(&error) {
+                        self.note_accepted(hold, &chosen.credential.id).await;
+                    }
                     let is_lost = grant.is_some() && self.is_lost_with(&error);
                     let setback = if is_lost { self.lost_grant(hold) } else { self.judged(hold, &error) };
                     return Err(Unspent { setback, rescued: error.rescued.take() });
@@ -89,6 +94,12 @@ impl Refresh {
             self.slots.forgive(account);
         }
     }
+}
+
+/// Who it is comes before what they ask for: a grant or a consent is refused to an app that Entra knows.
+fn proves_credential(error: &EntraError) -> bool {
+    let is_of_the_person = matches!(error.verdict, Verdict::Relink { .. } | Verdict::Consent);
+    is_of_the_person || error.is_past_client_authentication()
 }
 
 /// Of the lease's 15 s, beside the ten that Entra may take.

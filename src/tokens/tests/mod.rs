@@ -233,6 +233,20 @@ async fn f11_a_rejected_client_secret_costs_no_link() {
     assert_eq!(given.answer().await, Ok("access-of-old-1".to_owned()), "the probe finds it works again");
 }
 
+/// A refusal of the grant comes after the client was believed (azure.md 6.3): a connection that a person must
+/// link again does not keep the others of its account from going on (found by the simulation).
+#[tokio::test(start_paused = true)]
+async fn a_refused_grant_lifts_the_rejection_of_the_credential_it_was_sent_with() {
+    let given = Given::looking_every(Duration::from_hours(1)).await;
+    given.entra.fail_next(EntraError::new(Verdict::ClientCredential));
+    assert_eq!(given.answer().await, Err(Reason::ClientCredentialRejected));
+    sleep(Duration::from_mins(21)).await;
+    given.entra.fail_next(EntraError::new(Verdict::Relink { unmistakable: true }));
+    assert_eq!(given.answer().await, Err(Reason::RelinkRequired));
+    let integration = given.accounts.integration(&key().account).await.unwrap().unwrap();
+    assert_eq!(integration.credentials[0].rejected_at, None);
+}
+
 /// A holder was refused: replaced when the refresh answers, not dropped before (P6), once a minute.
 #[tokio::test(start_paused = true)]
 async fn a53_a_reported_token_is_replaced_once_a_minute_at_most() {

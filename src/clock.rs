@@ -42,14 +42,39 @@ impl Validity {
         }
     }
 
-    /// Valid until `expires_at`, read at `now` from a place that knows only wall time.
-    pub fn until(expires_at: Timestamp, now: Moment) -> Self {
-        Self { expires_at, expires_monotonic: now.monotonic.saturating_add(between(now.wall, expires_at)) }
-    }
-
     /// How long it stays valid: what the more cautious clock says.
     pub fn left(&self, now: Moment) -> Duration {
         between(now.wall, self.expires_at).min(self.expires_monotonic.saturating_sub(now.monotonic))
+    }
+}
+
+/// What the store's clock said, at some moment between `asked` and `told` here.
+///
+/// Rows carry that clock's times, because replicas' clocks differ: whoever writes one, or reads one, goes by
+/// what that clock is, and by the time that passed here since.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StoreClock {
+    said: Timestamp,
+    asked: Moment,
+    told: Moment,
+}
+
+impl StoreClock {
+    pub fn new(said: Timestamp, asked: Moment, told: Moment) -> Self {
+        Self { said, asked, told }
+    }
+
+    /// What it says at `moment`, or a little less: nothing is dated later than it is.
+    pub fn at(&self, moment: Moment) -> Timestamp {
+        match moment.monotonic.checked_sub(self.told.monotonic) {
+            Some(since) => later(self.said, since),
+            None => earlier(self.said, self.told.monotonic - moment.monotonic),
+        }
+    }
+
+    /// Until when here that is valid which is so until `until` there, or a little less.
+    pub fn validity(&self, until: Timestamp) -> Validity {
+        Validity::for_lifetime(self.asked, between(self.said, until))
     }
 }
 
@@ -107,5 +132,18 @@ mod tests {
         assert_eq!(validity.left(moment(900, 100)), Duration::from_secs(10));
         assert_eq!(validity.left(moment(1099, 20)), Duration::from_secs(1));
         assert_eq!(validity.left(moment(5000, 20)), Duration::ZERO);
+    }
+
+    /// F19: what another replica wrote is not valid longer because a clock is wrong, here or there.
+    #[test]
+    fn f19_times_of_the_store_are_read_and_written_by_its_clock() {
+        let (asked, told) = (moment(90_000, 10), moment(90_002, 12));
+        let store = StoreClock::new(Timestamp::from_second(1000).unwrap(), asked, told);
+        assert_eq!(store.at(moment(5, 15)), Timestamp::from_second(1003).unwrap());
+        assert_eq!(store.at(moment(5, 11)), Timestamp::from_second(999).unwrap());
+        let validity = store.validity(Timestamp::from_second(1100).unwrap());
+        assert_eq!(validity.left(told), Duration::from_secs(98));
+        assert_eq!(validity.left(moment(90_000, 110)), Duration::ZERO);
+        assert_eq!(store.validity(Timestamp::from_second(900).unwrap()).left(asked), Duration::ZERO);
     }
 }

@@ -48,8 +48,7 @@ impl Accounts {
     pub fn check_credentials(&self, integration: &Integration) -> Result<(), Problem> {
         let now = self.clock.now().wall;
         let may_work = |credential: &ClientCredential| {
-            !credential.has_expired(now)
-                && credential.rejected_at.is_none_or(|at| PROBE_EVERY <= between(at, now))
+            !credential.has_expired(now) && credential.rejected_at.is_none_or(|at| has_rested(at, now))
         };
         if integration.credentials.iter().any(may_work) { Ok(()) } else { Err(self.rejected(integration)) }
     }
@@ -138,7 +137,7 @@ impl Accounts {
         let in_force = candidates().find(|one| one.rejected_at.is_none());
         in_force.or_else(|| {
             let is_due = |one: &&ClientCredential| {
-                let rested = one.rejected_at.is_some_and(|at| PROBE_EVERY <= between(at, now.wall));
+                let rested = one.rejected_at.is_some_and(|at| has_rested(at, now.wall));
                 rested && self.take_probe(&one.id, now.monotonic)
             };
             candidates().find(is_due)
@@ -173,6 +172,12 @@ impl Accounts {
             .fact("client_id", &integration.client_id)
             .fact("credential_fingerprints", fingerprints.join(","))
     }
+}
+
+/// Whether a rejected credential may be probed. One of a time to come was rejected by a replica whose clock
+/// ran ahead, and must not wait for it.
+fn has_rested(rejected_at: Timestamp, now: Timestamp) -> bool {
+    PROBE_EVERY <= between(rejected_at, now) || now < rejected_at
 }
 
 impl Attempts<'_> {

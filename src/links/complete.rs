@@ -219,8 +219,9 @@ impl Parts {
     }
 
     async fn by_state(&self, state: &str) -> Result<Option<Found>, VaultError> {
+        let asked = self.clock.now();
         let found = self.vault.link_by_state(&hash_text(state)).await?;
-        Ok(found.map(|(link, version, store_now)| Found { link, version, store_now }))
+        Ok(found.map(|found| self.found(found, asked)))
     }
 
     /// Spends the code and seals what it bought into the link, at once (invariant 3). The answer is where
@@ -238,7 +239,7 @@ impl Parts {
         let (answered, asked_at, accepted) = loop {
             let chosen = attempts.next().await?;
             // Before it is asked: a life counted from the answer's arrival would be too long.
-            let asked_at = self.clock.now().wall;
+            let asked_at = found.store_clock.at(self.clock.now());
             match self.entra.redeem(&chosen.app(), code, &secrets.verifier, &found.link.redirect_uri).await {
                 Ok(answered) => break (answered, asked_at, chosen.credential.id),
                 // A refusal of the client comes before the code is spent: the next credential is tried.
@@ -262,7 +263,7 @@ impl Parts {
             with_confirmation(target, &found.link.id, &confirmation)
         });
         found.link.phase = LinkPhase::Held;
-        found.link.expires_at = later(self.clock.now().wall, CONFIRM_WITHIN);
+        found.link.expires_at = later(found.store_clock.at(self.clock.now()), CONFIRM_WITHIN);
         self.save_hard(found).await.map_err(|error| error.problem())?;
         if self.accounts.accept(&integration.account, &accepted).await {
             self.tokens.forgive(&integration.account);

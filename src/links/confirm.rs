@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::look::{ConnectionView, are_same};
 use super::{Found, Links, Parts, lost};
+use crate::clock::StoreClock;
 use crate::connection::{Identity, Seen};
 use crate::event::Outcome;
 use crate::gate::Asking;
@@ -65,7 +66,7 @@ impl Parts {
             confirmable(&found)?;
             carries_confirmation(&found, confirmation)?;
             self.still_of_the_integration(&found).await?;
-            let standing = self.vault.standing(&found.link.key).await?;
+            let (standing, store_clock) = self.standing(&found.link.key).await?;
             still_replaces(&found, &standing)?;
             if !std::mem::replace(&mut is_recorded, true) {
                 // Before it is made: a connection nobody recorded must not be.
@@ -74,7 +75,7 @@ impl Parts {
                 event.object_id = found.link.identity.as_ref().map(|identity| identity.object_id.clone());
                 self.gate.record(event).await?;
             }
-            match self.connect(found, &standing).await {
+            match self.connect(found, &standing, &store_clock).await {
                 Err(VaultError::Changed(_)) => {} // A refresh or another link landed: look again.
                 connected => return Ok(connected?),
             }
@@ -94,8 +95,13 @@ impl Parts {
     }
 
     /// Moves the grant, publishes the token.
-    async fn connect(&self, found: Found, standing: &Standing) -> Result<ConnectionView, VaultError> {
-        let Found { mut link, version, store_now } = found;
+    async fn connect(
+        &self,
+        found: Found,
+        standing: &Standing,
+        store_clock: &StoreClock,
+    ) -> Result<ConnectionView, VaultError> {
+        let Found { mut link, version, store_now, .. } = found;
         let damaged = || VaultError::Damaged(format!("link {}", link.id));
         let identity = link.identity.clone().ok_or_else(damaged)?;
         let Some(LinkSecrets { grant: Some(grant), token, .. }) = link.secrets.take() else {
@@ -117,7 +123,7 @@ impl Parts {
         self.gate.note_seen(self.vault.store_id(), &link.key, Seen { generation, is_end: false }).await;
         let opened = Opened { key: link.key, generation, connection, failure: None, store_now };
         if let Connection::Live(live) = &opened.connection {
-            self.tokens.adopt(&opened.key, generation, live);
+            self.tokens.adopt(&opened.key, generation, live, store_clock);
         }
         Ok(ConnectionView::of(&opened))
     }

@@ -38,8 +38,8 @@ pub use target::ReturnTargets;
 pub use watch::{Told, Watches, Watching, What, shutting_down};
 
 use crate::accounts::Accounts;
-use crate::clock::Clock;
-use crate::connection::Role;
+use crate::clock::{Clock, Moment, StoreClock};
+use crate::connection::{ConnectionKey, Role};
 use crate::entra::Entra;
 use crate::gate::Gate;
 use crate::identify::Identifier;
@@ -48,7 +48,7 @@ use crate::policy::Allowed;
 use crate::reason::{Problem, Reason, Refused};
 use crate::tasks::Tasks;
 use crate::tokens::Tokens;
-use crate::vault::{Integration, Link, Vault, VaultError};
+use crate::vault::{Integration, Link, Standing, Vault, VaultError};
 
 /// The use cases of linking. Cheap to clone.
 #[derive(Clone)]
@@ -73,6 +73,7 @@ struct Found {
     link: Link,
     version: i64,
     store_now: Timestamp,
+    store_clock: StoreClock,
 }
 
 impl Links {
@@ -99,8 +100,22 @@ impl Parts {
     }
 
     async fn link(&self, id: &LinkId) -> Result<Option<Found>, VaultError> {
+        let asked = self.clock.now();
         let found = self.vault.link(id).await?;
-        Ok(found.map(|(link, version, store_now)| Found { link, version, store_now }))
+        Ok(found.map(|found| self.found(found, asked)))
+    }
+
+    fn found(&self, (link, version, store_now): (Link, i64, Timestamp), asked: Moment) -> Found {
+        let store_clock = StoreClock::new(store_now, asked, self.clock.now());
+        Found { link, version, store_now, store_clock }
+    }
+
+    /// Who stands in the place, and what the store's clock says.
+    async fn standing(&self, key: &ConnectionKey) -> Result<(Standing, StoreClock), VaultError> {
+        let asked = self.clock.now();
+        let standing = self.vault.standing(key).await?;
+        let store_clock = StoreClock::new(standing.store_now, asked, self.clock.now());
+        Ok((standing, store_clock))
     }
 
     async fn integration(&self, account: &AccountId) -> Result<Arc<Integration>, Refused> {

@@ -44,7 +44,7 @@ impl Parts {
             return Err(self.gate.denied(&asking, Some(&key.account)).await);
         };
         let mut event = asking.event(Outcome::Done).about(&key);
-        let proven = self.prove_app(&integration).await.map_err(Refused::from);
+        let proven = self.prove_app(&integration, &key).await.map_err(Refused::from);
         event.object_id = proven.as_ref().ok().map(|(identity, _)| identity.object_id.clone());
         // Before it is made: a connection nobody recorded must not be.
         let (identity, token) = self.gate.conclude(event.clone(), proven).await?;
@@ -67,7 +67,7 @@ impl Parts {
     ) -> Result<ConnectionView, Refused> {
         for _ in 0..RACES_MAX {
             self.still_of_the_app(integration).await?;
-            let standing = self.vault.standing(&key).await?;
+            let (standing, store_clock) = self.standing(&key).await?;
             let live = self.live_app(asking, &key, &standing, (identity, token)).await?;
             let connection = Connection::Live(live);
             let generation = match self.vault.connect_app(&key, &standing, &connection).await {
@@ -82,7 +82,7 @@ impl Parts {
                 return Err(refused);
             }
             if let Connection::Live(live) = &connection {
-                self.tokens.adopt(&key, generation, live);
+                self.tokens.adopt(&key, generation, live, &store_clock);
             }
             tracing::info!(connection.key = %key, connection.generation = generation.0, "connected");
             self.gate.note_seen(self.vault.store_id(), &key, Seen { generation, is_end: false }).await;
@@ -104,11 +104,16 @@ impl Parts {
     }
 
     /// Who the app is in the organization, with the token that proved it.
-    async fn prove_app(&self, integration: &Arc<Integration>) -> Result<(Identity, StoredToken), Problem> {
+    async fn prove_app(
+        &self,
+        integration: &Arc<Integration>,
+        key: &ConnectionKey,
+    ) -> Result<(Identity, StoredToken), Problem> {
+        let (_, store_clock) = self.standing(key).await.map_err(|error| error.problem())?;
         let mut attempts = self.accounts.attempts(integration.clone());
         let (answered, asked_at, accepted) = loop {
             let chosen = attempts.next().await?;
-            let asked_at = self.clock.now().wall;
+            let asked_at = store_clock.at(self.clock.now());
             match self.entra.client_credentials(&chosen.app()).await {
                 Ok(answered) => break (answered, asked_at, chosen.credential.id),
                 Err(error) if error.verdict == Verdict::ClientCredential => {

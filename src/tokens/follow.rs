@@ -61,10 +61,10 @@ impl Refresh {
         if self.slots.find(key).is_none_or(|slot| generation <= slot.generation()) {
             return Ok(());
         }
-        match self.vault.connection(key).await {
-            Ok(Some(opened)) => {
+        match self.read(key).await {
+            Ok(Some((opened, store))) => {
                 self.note_if_new(&opened).await;
-                self.learn(key, opened.generation, &opened.connection);
+                self.learn(key, opened.generation, &opened.connection, &store);
                 // Whoever waits for the lease of the replica that wrote this need not wait on.
                 self.slots.slot(key).return_lease();
             }

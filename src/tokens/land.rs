@@ -51,7 +51,7 @@ impl Refresh {
         let Some(generation) = self.commit(&hold, &connection, landing.refresh_at).await else {
             return;
         };
-        self.committed(&hold.key, generation, &connection);
+        self.committed(&hold, generation, &connection);
         if let Some(credential) = &landing.accepted {
             self.note_accepted(&hold, credential).await;
         }
@@ -103,15 +103,16 @@ impl Refresh {
 
     fn lend(&self, hold: &Hold, connection: &Connection) {
         let Connection::Live(live) = connection else { return };
-        if let Some(token) = token_of(live, hold.generation, self.clock.now()) {
+        if let Some(token) = token_of(live, hold.generation, &hold.store_clock) {
             self.slots.slot(&hold.key).lend(hold.generation, token);
         }
     }
 
-    pub(super) fn committed(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
+    pub(super) fn committed(&self, hold: &Hold, generation: Generation, connection: &Connection) {
+        let key = &hold.key;
         self.metrics.count(Outcome::Committed);
         tracing::info!(connection.key = %key, connection.generation = generation.0, "refreshed");
-        self.learn(key, generation, connection);
+        self.learn(key, generation, connection, &hold.store_clock);
         self.slots.slot(key).settle();
     }
 
@@ -119,9 +120,9 @@ impl Refresh {
     async fn lost(&self, key: &ConnectionKey) {
         self.metrics.count(Outcome::Dropped);
         tracing::info!(connection.key = %key, "the connection changed during its refresh; the answer was dropped");
-        match self.vault.connection(key).await {
-            Ok(Some(opened)) => {
-                self.learn(key, opened.generation, &opened.connection);
+        match self.read(key).await {
+            Ok(Some((opened, store))) => {
+                self.learn(key, opened.generation, &opened.connection, &store);
                 match opened.connection {
                     Connection::Live(_) | Connection::Imported(_) => self.slots.slot(key).settle(),
                     Connection::Ended(_) => self.tell(key, not_linked(key), Duration::ZERO),

@@ -44,7 +44,7 @@ pub use self::metrics::Metrics;
 pub use self::refresh::{Refresh, RefreshParts};
 pub use self::refresher::{RefreshConfig, Refresher};
 use self::slot::{Answer, Slot, Slots};
-use crate::clock::{Clock, Validity, earlier};
+use crate::clock::{Clock, StoreClock, Validity, earlier};
 use crate::connection::{ConnectionKey, Identity};
 use crate::ids::Generation;
 use crate::policy::Allowed;
@@ -67,6 +67,8 @@ pub struct Token {
     pub access: AccessToken,
     pub fingerprint: Fingerprint,
     pub validity: Validity,
+    /// The same by the store's clock, for what is scheduled there.
+    stored_until: Timestamp,
     /// How long it was valid when issued: no asked-for time beyond this can be had.
     pub lifetime: Duration,
     pub scopes: Vec<String>,
@@ -132,8 +134,8 @@ impl Tokens {
     }
 
     /// Publishes a connection that was just made or confirmed.
-    pub fn adopt(&self, key: &ConnectionKey, generation: Generation, live: &Live) {
-        let token = slot::token_of(live, generation, self.clock.now());
+    pub fn adopt(&self, key: &ConnectionKey, generation: Generation, live: &Live, store: &StoreClock) {
+        let token = slot::token_of(live, generation, store);
         let slot = self.slots.slot(key);
         slot.learn(generation, token);
         slot.settle();
@@ -233,7 +235,7 @@ impl Tokens {
             return;
         }
         let share = USED_REFRESH_MAX - (USED_REFRESH_MAX - USED_REFRESH_MIN) * make_luck();
-        let refresh_at = earlier(token.validity.expires_at, token.lifetime.mul_f64(1.0 - share));
+        let refresh_at = earlier(token.stored_until, token.lifetime.mul_f64(1.0 - share));
         let used = Used { key: key.clone(), generation: token.generation, refresh_at };
         if self.used.try_send(used).is_err() {
             // The next release of this generation tells again.
@@ -268,6 +270,7 @@ impl Token {
             access: stored.access.clone(),
             fingerprint: stored.access.fingerprint(),
             validity,
+            stored_until: stored.expires_at,
             lifetime: stored.lifetime,
             scopes: stored.scopes.clone(),
             identity: live.identity.clone(),
@@ -292,9 +295,15 @@ fn timed_out() -> Problem {
 
 impl Refresh {
     /// What a connection's row says, for its slot.
-    fn learn(&self, key: &ConnectionKey, generation: Generation, connection: &Connection) {
+    fn learn(
+        &self,
+        key: &ConnectionKey,
+        generation: Generation,
+        connection: &Connection,
+        store: &StoreClock,
+    ) {
         let token = match connection {
-            Connection::Live(live) => slot::token_of(live, generation, self.clock.now()),
+            Connection::Live(live) => slot::token_of(live, generation, store),
             Connection::Imported(_) | Connection::Ended(_) => None,
         };
         self.slots.slot(key).learn(generation, token);

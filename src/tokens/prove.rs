@@ -91,7 +91,7 @@ impl Refresh {
         mut imported: Imported,
         integration: &Arc<Integration>,
     ) -> Option<(Hold, Imported)> {
-        let now = self.clock.now().wall;
+        let now = self.store_now(&hold);
         if imported.held.as_ref().is_some_and(|held| now < held.token.expires_at) {
             return Some((hold, imported));
         }
@@ -148,11 +148,11 @@ impl Refresh {
             refreshed_at: Some(self.clock.now().wall),
             origin: Some(imported.origin),
         });
-        let keep_alive = make_keep_alive_at(self.clock.now().wall);
+        let keep_alive = make_keep_alive_at(hold.store_now);
         if let Some(generation) = self.commit(hold, &connection, Some(keep_alive)).await {
             tracing::info!(connection.key = %hold.key, "an import was proven");
             self.note_seen(&hold.key, Seen { generation, is_end: false }).await;
-            self.committed(&hold.key, generation, &connection);
+            self.committed(hold, generation, &connection);
         }
     }
 
@@ -162,7 +162,7 @@ impl Refresh {
         if !self.record_proof(hold, Outcome::Refused { reason: reason.as_str() }, whose).await {
             return;
         }
-        let now = self.clock.now().wall;
+        let now = self.store_now(hold);
         let origin = Some(imported.origin.clone());
         let ended = Connection::Ended(Ended { at: now, identity: None, because: Some(reason), origin });
         if let Some(generation) = self.commit(hold, &ended, None).await {
@@ -171,7 +171,7 @@ impl Refresh {
                 "an import proved to be somebody else's and was ended"
             );
             self.note_seen(&hold.key, Seen { generation, is_end: true }).await;
-            self.learn(&hold.key, generation, &ended);
+            self.learn(&hold.key, generation, &ended, &hold.store_clock);
             self.tell(&hold.key, not_linked(&hold.key), Duration::ZERO);
         }
     }

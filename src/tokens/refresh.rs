@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::land::Landing;
 use super::metrics::Outcome;
 use super::setback::Setback;
@@ -14,7 +16,7 @@ use super::spend::Unspent;
 use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::budgets::{TokenBudget, Urgency};
-use crate::clock::{Clock, between, later};
+use crate::clock::{Clock, StoreClock, between, later};
 use crate::connection::ConnectionKey;
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;
@@ -22,7 +24,9 @@ use crate::identify::Identify;
 use crate::reason::{Problem, Reason};
 use crate::remedy::Case;
 use crate::secret::{AccessToken, Fingerprint};
-use crate::vault::{Claimed, Connection, Hold, Lease, Leased, Live, Vault, VaultError, make_keep_alive_at};
+use crate::vault::{
+    Claimed, Connection, Hold, Lease, Leased, Live, Opened, Vault, VaultError, make_keep_alive_at,
+};
 
 /// What a refresh needs.
 pub struct Refresh {
@@ -78,7 +82,7 @@ impl Refresh {
                 Ok(false) => {}
                 Err(error) => return self.tell(key, error.problem(), RETRY_STORE),
             }
-            match self.vault.claim(key).await {
+            match self.vault.claim(key, &*self.clock).await {
                 Ok(Claimed::Won(Leased::Live(lease))) if self.is_answered_by(&lease, &want).await => return,
                 Ok(Claimed::Won(leased)) => return self.leased(leased, Urgency::Demanded).await,
                 Ok(Claimed::Absent) => return self.tell(key, not_linked(key), Duration::ZERO),
@@ -88,6 +92,7 @@ impl Refresh {
                 // Another replica refreshes: its commit is what we look for.
                 // Or a look of ours at what is due, which gives the lease back.
                 Ok(Claimed::Leased) => tokio::select! {
+                    biased;
                     () = self.clock.sleep(POLL) => {}
                     () = slot.lease_returned() => {}
                 },
@@ -98,7 +103,7 @@ impl Refresh {
 
     /// Takes due connections. A store that fails is asked again at the next tick.
     pub(super) async fn claim_due(&self, limit: usize) -> Vec<Leased> {
-        self.vault.claim_due(limit).await.unwrap_or_else(|error| {
+        self.vault.claim_due(limit, &*self.clock).await.unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot ask the store what is due");
             Vec::new()
         })
@@ -132,30 +137,45 @@ impl Refresh {
 
     /// Reads the row and publishes it; true if that answered the demand.
     async fn look(&self, key: &ConnectionKey, want: &Want) -> Result<bool, VaultError> {
-        let Some(opened) = self.vault.connection(key).await? else {
+        let Some((opened, store)) = self.read(key).await? else {
             self.tell(key, not_linked(key), Duration::ZERO);
             return Ok(true);
         };
         match &opened.connection {
             Connection::Ended(_) => {
-                self.learn(key, opened.generation, &opened.connection);
+                self.learn(key, opened.generation, &opened.connection, &store);
                 self.tell(key, not_linked(key), Duration::ZERO);
                 return Ok(true);
             }
-            Connection::Live(_) => self.learn(key, opened.generation, &opened.connection),
+            Connection::Live(_) => self.learn(key, opened.generation, &opened.connection, &store),
             Connection::Imported(_) => {
-                self.learn(key, opened.generation, &opened.connection);
+                self.learn(key, opened.generation, &opened.connection, &store);
                 return Ok(false);
             }
         }
         Ok(self.settle_if_answered(key, want))
     }
 
+    /// The row, and what the store's clock says.
+    pub(super) async fn read(&self, key: &ConnectionKey) -> Result<Option<(Opened, StoreClock)>, VaultError> {
+        let asked = self.clock.now();
+        let opened = self.vault.connection(key).await?;
+        Ok(opened.map(|opened| {
+            let store = StoreClock::new(opened.store_now, asked, self.clock.now());
+            (opened, store)
+        }))
+    }
+
+    /// What the store's clock says now, or a little less.
+    pub(super) fn store_now(&self, hold: &Hold) -> Timestamp {
+        hold.store_clock.at(self.clock.now())
+    }
+
     /// Another refresh may have landed between our look and our claim: the row of the lease decides, or
     /// one expiry would cost two requests (P5).
     async fn is_answered_by(&self, lease: &Lease, want: &Want) -> bool {
         let Lease { hold, live } = lease;
-        let token = token_of(live, hold.generation, self.clock.now());
+        let token = token_of(live, hold.generation, &hold.store_clock);
         self.slots.slot(&hold.key).learn(hold.generation, token);
         if !self.settle_if_answered(&hold.key, want) {
             return false;
@@ -205,7 +225,7 @@ impl Refresh {
                 Err(setback)
             }
             Ok(spent) => Ok(Landing {
-                token: (!self.is_cold(lease, urgency)).then(|| spent.token()),
+                token: (!is_cold(lease, urgency)).then(|| spent.token()),
                 // A service principal has no window to keep open: its next use asks (design.md 6.5).
                 refresh_at: grant.map(|_| make_keep_alive_at(hold.store_now)),
                 grant: spent.answered.refresh.filter(|_| grant.is_some()),
@@ -218,7 +238,7 @@ impl Refresh {
                 };
                 // It is kept, and the failure stays one.
                 let setback = Setback { pause: setback.pause.max(RESCUED_PAUSE), ..setback };
-                let refresh_at = Some(later(self.clock.now().wall, setback.pause));
+                let refresh_at = Some(later(self.store_now(hold), setback.pause));
                 let token = lease.live.token.clone();
                 Ok(Landing {
                     grant: Some(rescued),
@@ -231,14 +251,6 @@ impl Refresh {
         }
     }
 
-    /// Nobody asks for it, now or lately: its grant is kept alive, and no token is left lying about (design.md
-    /// 6.4).
-    fn is_cold(&self, lease: &Lease, urgency: Urgency) -> bool {
-        let now = self.clock.now().wall;
-        let last = lease.live.token.as_ref().map(|token| later(token.expires_at, COLD_AFTER));
-        urgency == Urgency::Due && last.is_none_or(|last| last < now)
-    }
-
     /// Remembers why a refresh failed, gives the lease back and tells who waits.
     pub(super) async fn set_back(&self, hold: &Hold, setback: Setback) {
         self.metrics.count(if setback.failure.lost { Outcome::Lost } else { Outcome::Failed });
@@ -246,7 +258,7 @@ impl Refresh {
             connection.key = %hold.key, reason = setback.failure.reason.as_str(), entra.code = setback.failure.code,
             count = setback.failure.count, "a refresh failed"
         );
-        let retry_at = later(self.clock.now().wall, setback.pause);
+        let retry_at = later(self.store_now(hold), setback.pause);
         let began = self.clock.now().monotonic;
         while let Err(error) = self.vault.fail(hold, &setback.failure, retry_at).await {
             // Until then its row says that the grant is lost.
@@ -272,6 +284,14 @@ impl Refresh {
 /// Told by the token itself, where it tells (P7). With a grant nobody else can come of it.
 fn is_another(access: &AccessToken, live: &Live) -> bool {
     unverified_object_id(access).is_some_and(|object_id| object_id != live.identity.object_id)
+}
+
+/// Nobody asks for it, now or lately: its grant is kept alive, and no token is left lying about (design.md
+/// 6.4).
+fn is_cold(lease: &Lease, urgency: Urgency) -> bool {
+    let now = lease.hold.store_now;
+    let last = lease.live.token.as_ref().map(|token| later(token.expires_at, COLD_AFTER));
+    urgency == Urgency::Due && last.is_none_or(|last| last < now)
 }
 
 /// How often a row is looked at whose lease another replica holds (design.md 6.3).

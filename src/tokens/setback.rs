@@ -70,7 +70,7 @@ impl Refresh {
         let problem = Problem::new(Reason::RelinkRequired, refused(hold)).entra_code(error.code);
         let mut setback = self.setback(hold, problem, error.code, NEVER);
         let since = setback.failure.since;
-        let confirmed = 2 <= setback.failure.count && CONFIRM_AFTER <= between(since, self.clock.now().wall);
+        let confirmed = 2 <= setback.failure.count && CONFIRM_AFTER <= between(since, self.store_now(hold));
         setback.failure.needs_person = unmistakable || confirmed;
         if !setback.failure.needs_person {
             setback.pause = CONFIRM_AFTER;
@@ -99,7 +99,7 @@ impl Refresh {
         let (reason, case) = (problem.reason, problem.case);
         let (since, count) = match &hold.failure {
             Some(before) if before.reason == reason => (before.since, before.count.saturating_add(1)),
-            _ => (self.clock.now().wall, 1),
+            _ => (self.store_now(hold), 1),
         };
         let failure = Failure { reason, code, since, count, needs_person: false, lost: false, case };
         Setback { problem, failure, pause, is_guess: false }

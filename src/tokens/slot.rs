@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use super::Token;
-use crate::clock::{Moment, Validity};
+use crate::clock::{Moment, StoreClock};
 use crate::connection::ConnectionKey;
 use crate::ids::{AccountId, Generation};
 use crate::reason::{Problem, Reason};
@@ -251,10 +251,9 @@ impl State {
 }
 
 /// The releasable token of an opened connection, if it is still worth anything.
-pub(super) fn token_of(live: &Live, generation: Generation, now: Moment) -> Option<Token> {
+pub(super) fn token_of(live: &Live, generation: Generation, store: &StoreClock) -> Option<Token> {
     let stored = live.token.as_ref()?;
-    let validity = Validity::until(stored.expires_at, now);
-    Some(Token::new(stored, live, generation, validity))
+    Some(Token::new(stored, live, generation, store.validity(stored.expires_at)))
 }
 
 fn too_long(longest: Duration) -> Problem {

@@ -60,7 +60,7 @@ impl Refresh {
                 is_foreseen = true;
             }
             // Before it is asked: a life counted from the answer's arrival would be too long.
-            let asked_at = self.clock.now().wall;
+            let asked_at = hold.store_clock.at(self.clock.now());
             let asked = match grant {
                 Some(grant) => self.entra.refresh(&chosen.app(), grant).await,
                 None => self.entra.client_credentials(&chosen.app()).await,

@@ -27,7 +27,7 @@ impl Refresh {
     /// Notes the loss that a missing answer would be. Without the note nothing may be spent.
     pub(super) async fn foresee_loss(&self, hold: &Hold) -> Result<(), Setback> {
         let Setback { failure, pause, .. } = self.lost_grant(hold);
-        let until = later(self.clock.now().wall, pause);
+        let until = later(self.store_now(hold), pause);
         match self.vault.foresee(hold, &failure, until).await {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -48,7 +48,7 @@ impl Refresh {
         let failure = Failure {
             reason: Reason::RelinkRequired,
             code: None,
-            since: self.clock.now().wall,
+            since: self.store_now(hold),
             count: 1,
             needs_person: true,
             lost: true,

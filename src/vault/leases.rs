@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::connection::{Connection, Imported, Live, Opened};
 use super::{Vault, VaultError};
-use crate::clock::later;
+use crate::clock::{Clock, StoreClock, later};
 use crate::connection::{Change, ConnectionKey, Failure};
 use crate::ids::Generation;
 use crate::reason::Reason;
@@ -40,6 +40,7 @@ pub struct Hold {
     pub generation: Generation,
     pub failure: Option<Failure>,
     pub store_now: Timestamp,
+    pub store_clock: StoreClock,
     fence: i64,
     /// What its watchers know of it.
     seen: Watched,
@@ -127,10 +128,12 @@ impl Watched {
 
 impl Vault {
     /// Asks for the lease of one connection.
-    pub async fn claim(&self, key: &ConnectionKey) -> Result<Claimed, VaultError> {
+    pub async fn claim(&self, key: &ConnectionKey, clock: &dyn Clock) -> Result<Claimed, VaultError> {
+        let asked = clock.now();
         Ok(match self.store.claim(key, LEASE).await? {
             Claim::Won(claimed) => {
-                let lease = self.lease(claimed.row, claimed.store_now).await?;
+                let told = StoreClock::new(claimed.store_now, asked, clock.now());
+                let lease = self.lease(claimed.row, claimed.store_now, told).await?;
                 lease.map_or(Claimed::Absent, Claimed::Won)
             }
             Claim::Absent(_) => Claimed::Absent,
@@ -141,11 +144,13 @@ impl Vault {
 
     /// Takes the leases of connections that are due. A damaged one is put aside, so that it does not
     /// come due again and again.
-    pub async fn claim_due(&self, limit: usize) -> Result<Vec<Leased>, VaultError> {
+    pub async fn claim_due(&self, limit: usize, clock: &dyn Clock) -> Result<Vec<Leased>, VaultError> {
         let mut leases = Vec::new();
+        let asked = clock.now();
         for claimed in self.store.claim_due(limit, LEASE).await? {
+            let told = StoreClock::new(claimed.store_now, asked, clock.now());
             let key = claimed.row.key.clone();
-            match self.lease(claimed.row, claimed.store_now).await {
+            match self.lease(claimed.row, claimed.store_now, told).await {
                 Ok(lease) => leases.extend(lease),
                 Err(error) => {
                     tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "put aside");
@@ -185,17 +190,22 @@ impl Vault {
         Ok(self.store.release_lease(&hold.key, hold.fence).await?)
     }
 
-    async fn lease(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Option<Leased>, VaultError> {
+    async fn lease(
+        &self,
+        row: ConnectionRow,
+        store_now: Timestamp,
+        store_clock: StoreClock,
+    ) -> Result<Option<Leased>, VaultError> {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
         let seen = Watched::of(&row);
         match self.open(row, store_now) {
             Ok(Opened { connection: Connection::Live(live), failure, .. }) => {
-                let hold = Hold { key, generation, failure, store_now, fence, seen };
+                let hold = Hold { key, generation, failure, store_now, store_clock, fence, seen };
                 Ok(Some(Leased::Live(Box::new(Lease { hold, live }))))
             }
             Ok(Opened { connection: Connection::Imported(imported), failure, .. }) => {
                 let seen = Watched { is_import: true, ..seen };
-                let hold = Hold { key, generation, failure, store_now, fence, seen };
+                let hold = Hold { key, generation, failure, store_now, store_clock, fence, seen };
                 Ok(Some(Leased::Imported(Box::new(ImportLease { hold, imported }))))
             }
             Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),

@@ -66,7 +66,13 @@ impl Given {
         let connection = Connection::Live(a_grant_of(whose, now));
         let generation = self.vault.connect((&link, 1), &standing, &connection).await.unwrap();
         let Connection::Live(live) = &connection else { unreachable!("made above") };
-        self.tokens.adopt(&key(), generation, live);
+        self.tokens.adopt(&key(), generation, live, &self.store_clock());
+    }
+
+    /// The store has the same clock here.
+    pub(super) fn store_clock(&self) -> StoreClock {
+        let now = self.clock.now();
+        StoreClock::new(now.wall, now, now)
     }
 
     /// Takes over a developer's grant; it is due at once.

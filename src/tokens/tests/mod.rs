@@ -85,10 +85,10 @@ async fn news_of_an_older_generation_does_not_raise_the_dead() {
     let committed = given.row().await;
     given.disconnect().await;
     let Connection::Live(live) = &committed.connection else { panic!("was live") };
-    given.tokens.adopt(&key(), committed.generation, live);
+    given.tokens.adopt(&key(), committed.generation, live, &given.store_clock());
     assert_eq!(given.answer().await, Err(Reason::NotLinked));
     given.link("new").await;
-    given.tokens.adopt(&key(), committed.generation, live);
+    given.tokens.adopt(&key(), committed.generation, live, &given.store_clock());
     assert_eq!(given.answer().await, Ok("access-of-new-1".to_owned()));
 }
 

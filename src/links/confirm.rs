@@ -60,7 +60,7 @@ impl Parts {
         for _ in 0..RACES_MAX {
             let found = self.own_link(allowed, id).await?;
             if found.link.phase == LinkPhase::Connected {
-                let opened = self.vault.connection(&found.link.key).await?;
+                let opened = self.published(&found.link.key).await?;
                 return opened.as_ref().map(ConnectionView::of).ok_or(Refused::NotFound("the connection"));
             }
             confirmable(&found)?;

@@ -40,7 +40,7 @@ impl Parts {
             event.object_id = done.and_then(|(_, identity)| identity).map(|identity| identity.object_id);
         });
         self.gate.conclude(event, disconnected).await?;
-        let opened = self.vault.connection(&key).await?;
+        let opened = self.published(&key).await?;
         opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
     }
 

@@ -48,7 +48,7 @@ use crate::policy::Allowed;
 use crate::reason::{Problem, Reason, Refused};
 use crate::tasks::Tasks;
 use crate::tokens::Tokens;
-use crate::vault::{Integration, Link, Standing, Vault, VaultError};
+use crate::vault::{Integration, Link, Opened, Standing, Vault, VaultError};
 
 /// The use cases of linking. Cheap to clone.
 #[derive(Clone)]
@@ -116,6 +116,18 @@ impl Parts {
         let standing = self.vault.standing(key).await?;
         let store_clock = StoreClock::new(standing.store_now, asked, self.clock.now());
         Ok((standing, store_clock))
+    }
+
+    /// What the row says, to whoever asks and to the releases of this process: who repeats an act did not hear
+    /// that it was done, and neither did they.
+    async fn published(&self, key: &ConnectionKey) -> Result<Option<Opened>, VaultError> {
+        let asked = self.clock.now();
+        let opened = self.vault.connection(key).await?;
+        if let Some(opened) = &opened {
+            let store_clock = StoreClock::new(opened.store_now, asked, self.clock.now());
+            self.tokens.publish(opened, &store_clock);
+        }
+        Ok(opened)
     }
 
     async fn integration(&self, account: &AccountId) -> Result<Arc<Integration>, Refused> {

@@ -50,7 +50,7 @@ use crate::ids::Generation;
 use crate::policy::Allowed;
 use crate::reason::{Problem, Reason};
 use crate::secret::{AccessToken, Fingerprint, make_luck};
-use crate::vault::{Connection, Live};
+use crate::vault::{Connection, Live, Opened};
 
 /// Hands out tokens. Cheap to clone; all clones share the slots.
 #[derive(Clone)]
@@ -146,6 +146,14 @@ impl Tokens {
         let slot = self.slots.slot(key);
         slot.learn(generation, None);
         slot.settle();
+    }
+
+    /// Publishes what a row says that was just read.
+    pub fn publish(&self, opened: &Opened, store: &StoreClock) {
+        match &opened.connection {
+            Connection::Live(live) => self.adopt(&opened.key, opened.generation, live, store),
+            Connection::Imported(_) | Connection::Ended(_) => self.end(&opened.key, opened.generation),
+        }
     }
 
     /// Why the last refresh failed, if none succeeded since.

@@ -92,6 +92,16 @@ async fn news_of_an_older_generation_does_not_raise_the_dead() {
     assert_eq!(given.answer().await, Ok("access-of-new-1".to_owned()));
 }
 
+/// P7: who repeats a disconnect did not hear its answer, and neither did the releases of this process.
+#[tokio::test(start_paused = true)]
+async fn what_a_row_says_ends_what_was_held() {
+    let given = Given::a_linked_connection().await;
+    assert!(given.answer().await.is_ok());
+    given.vault.disconnect(&key()).await.unwrap();
+    given.tokens.publish(&given.row().await, &given.store_clock());
+    assert_eq!(given.answer().await, Err(Reason::NotLinked));
+}
+
 /// P6: an outage costs no read while the token has the asked-for life.
 #[tokio::test(start_paused = true)]
 async fn f12_an_outage_costs_no_read_while_the_token_lives() {

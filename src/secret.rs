@@ -111,6 +111,10 @@ impl Fingerprint {
 
 /// A random number in 0..1, for jitter.
 pub fn make_luck() -> f64 {
+    #[cfg(test)]
+    if let Some(luck) = foreseen::luck() {
+        return luck;
+    }
     f64::from(u16::from_be_bytes(make_random())) / f64::from(u16::MAX)
 }
 
@@ -152,6 +156,36 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 const FINGERPRINT_LEN: usize = 16;
+
+/// Luck that follows from a seed, for tests that must run the same way again.
+#[cfg(test)]
+pub(crate) mod foreseen {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// From now on this thread's luck follows from `seed`; with `None` it is luck again.
+    pub(crate) fn seed(seed: Option<u64>) {
+        STATE.set(seed);
+    }
+
+    pub(super) fn luck() -> Option<f64> {
+        let mut state = STATE.get()?;
+        let drawn = draw(&mut state);
+        STATE.set(Some(state));
+        Some(f64::from(u16::try_from(drawn >> 48).unwrap_or(u16::MAX)) / f64::from(u16::MAX))
+    }
+
+    /// The next number of a sequence (`SplitMix64`).
+    pub(crate) fn draw(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -281,6 +281,12 @@ impl Vault {
         }
     }
 
+    /// Opens a row that a test took from the store itself.
+    #[cfg(test)]
+    pub(crate) fn open_for_tests(&self, row: ConnectionRow) -> Result<Opened, VaultError> {
+        self.open(row, Timestamp::UNIX_EPOCH)
+    }
+
     pub(super) fn open(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Opened, VaultError> {
         self.marks.check(&row.key, Some(row.generation))?;
         let key = row.key.to_string();

@@ -145,7 +145,7 @@ async fn make_vault(folder: &std::path::Path, clock: Arc<RuntimeClock>) -> Vault
     Vault::new(store, Sealer::new(store_id, keyring))
 }
 
-fn integration(now: Timestamp) -> Integration {
+pub(super) fn integration(now: Timestamp) -> Integration {
     let secret = ClientSecret::new("secret".to_owned());
     Integration {
         account: "acme".parse().unwrap(),
@@ -164,10 +164,13 @@ fn integration(now: Timestamp) -> Integration {
 }
 
 fn a_verified_link(now: Timestamp) -> Link {
-    let state_hash = crate::secret::make_random_text();
+    a_verified_link_of(&key(), &crate::secret::make_random_text(), now)
+}
+
+pub(super) fn a_verified_link_of(key: &ConnectionKey, id: &str, now: Timestamp) -> Link {
     Link {
-        id: crate::secret::make_random_text().parse().unwrap(),
-        key: key(),
+        id: id.parse().unwrap(),
+        key: key.clone(),
         expires_at: crate::clock::later(now, Duration::from_mins(10)),
         front: crate::vault::Front::OurPages,
         return_to: None,
@@ -177,7 +180,7 @@ fn a_verified_link(now: Timestamp) -> Link {
         expected_login: None,
         client_id: GUID.parse().unwrap(),
         redirect_uri: "https://platform.example/complete".parse().unwrap(),
-        state_hash,
+        state_hash: format!("state of {id}"),
         secrets: None,
         identity: None,
         replaces: None,
@@ -202,4 +205,4 @@ fn a_grant_of(whose: &str, now: Timestamp) -> Live {
     }
 }
 
-const GUID: &str = "10000000-0000-4000-a000-000000000001";
+pub(super) const GUID: &str = "10000000-0000-4000-a000-000000000001";

@@ -45,6 +45,8 @@ impl TestPostgres {
             .arg("-k")
             .arg(folder.path())
             .args(["-c", "listen_addresses=", "-c", "max_connections=200"])
+            // In the folder, which goes with the test: a killed server removes nothing of what it shares.
+            .args(["-c", "dynamic_shared_memory_type=mmap"])
             .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .stderr(Stdio::piped())
             .spawn()

@@ -115,7 +115,17 @@ impl Server {
         let port_text = port.to_string();
         let mut args = as_nobody();
         args.extend([program("postgres")?.display().to_string(), "-D".into(), data.display().to_string()]);
-        let fixed = ["-p", &port_text, "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"];
+        let fixed = [
+            "-p",
+            &port_text,
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "max_connections=200",
+            // In its own folder, which goes with the run: a killed server removes nothing of what it shares.
+            "-c",
+            "dynamic_shared_memory_type=mmap",
+        ];
         args.extend(fixed.iter().chain(more).map(|text| (*text).to_owned()));
         args.extend(["-k".into(), folder.display().to_string()]);
         let (wrapper, args) = args.split_first().ok_or("no program")?;

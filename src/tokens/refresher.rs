@@ -169,11 +169,10 @@ impl Refresher {
             Ok((id, leases)) => (id, Ok(leases)),
             Err(error) => (error.id(), Err(error)),
         };
-        if let Some((_, asked)) = self.looking.take_if(|(looking, _)| *looking == id) {
-            // Fewer than asked for: the rest is not due yet.
-            self.is_more_due = ended.as_ref().is_ok_and(|leases| asked <= leases.len());
-        }
+        let look = self.looking.take_if(|(looking, _)| *looking == id);
+        let found = ended.as_ref().map_or(0, Vec::len);
         let key = self.keys_of_tasks.remove(&id);
+        let mut started = 0;
         for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {
             let refresh = self.refresh.clone();
             if self.running_keys.contains(&lease.hold().key) {
@@ -184,7 +183,13 @@ impl Refresher {
                 });
                 continue;
             }
+            started += 1;
             self.start(lease.hold().key.clone(), async move { refresh.leased(lease, Urgency::Due).await });
+        }
+        if let Some((_, asked)) = look {
+            // Fewer than asked for: the rest is not due yet. And what is given back is due again at once: the next
+            // look would take it from whoever asked for it.
+            self.is_more_due = asked <= found && 0 < started;
         }
         let Some(key) = key else {
             return;

@@ -8,7 +8,7 @@ use super::super::given::allowed;
 use super::checks::Violation;
 use super::entra::Fate;
 use super::run::{Done, Run, What, key_of};
-use super::schedule::Step;
+use super::schedule::{MOMENT, Step};
 use crate::connection::{ConnectionKey, Identity};
 use crate::entra::Rotation;
 use crate::reason::{Problem, Reason};
@@ -22,7 +22,7 @@ impl Run<'_> {
         for replica in self.replicas.iter().chain(&self.retired) {
             replica.resume();
             replica.line.heal();
-            replica.line.set_delays([]);
+            replica.line.set_delays([MOMENT]);
             replica.clock.set_wall_ahead(0);
         }
         self.mislead();

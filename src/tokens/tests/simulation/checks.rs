@@ -3,15 +3,17 @@
 //! - **Rows**: a row never goes away, and its generation only grows. What a refresh commits came of the very
 //!   grant that it replaces (P4); what a row holds is the grant, and the token, of the identity it names (P7).
 //!   Nothing but a person's act changes or ends that. A verdict is of whoever had the last lease.
-//! - **P5**: a grant is sent again only if the request before it was answered with an error, or its lease has
-//!   run out: the answer may then be lost. Where each grant works once, it is never used again at all.
+//! - **P5**: a grant is sent again only if the request before it was answered with an error, or if the lease of
+//!   the one or of the other has run out: the answer may then be lost, or who sends it stood still meanwhile. Where
+//!   each grant works once, it is never used again at all.
 //! - **P6**: a caller is answered at once, and never with a problem, while its replica holds a token with the
 //!   asked-for life.
 //! - **P7**: a released token lives longer than asked, by Entra's own word; it is of the identity that the row
 //!   names at its generation. Where a person's act was answered nothing older is released from then on, and
 //!   elsewhere nothing older than a second, as far as the store can be reached and is quick.
+//! - **P8**: nobody takes one lease again and again for nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ pub(super) struct Checks {
     history: BTreeMap<ConnectionKey, Vec<Entry>>,
     fences: BTreeMap<ConnectionKey, i64>,
     leases: BTreeMap<(Arc<str>, ConnectionKey), Lease>,
+    /// When each connection was leased last, as often as is still sane within a second.
+    leased_at: BTreeMap<ConnectionKey, VecDeque<Duration>>,
     requests: BTreeMap<u64, Request>,
     last_request: BTreeMap<String, u64>,
     /// Where a person's act was answered: nothing older is released there.
@@ -53,6 +57,7 @@ pub(super) struct Entry {
 
 struct Lease {
     fence: i64,
+    generation: Generation,
     /// By the truth, since the beginning.
     until: Duration,
 }
@@ -79,6 +84,7 @@ impl Checks {
             history: BTreeMap::new(),
             fences: BTreeMap::new(),
             leases: BTreeMap::new(),
+            leased_at: BTreeMap::new(),
             requests: BTreeMap::new(),
             last_request: BTreeMap::new(),
             floors: BTreeMap::new(),
@@ -120,9 +126,11 @@ impl Checks {
         match act {
             Act::Claim => {
                 let until = after.lease_until.expect("was just leased");
-                let lease = Lease { fence: after.fence, until: since_began(until) };
+                let lease =
+                    Lease { fence: after.fence, generation: after.generation, until: since_began(until) };
                 self.fences.insert(key.clone(), after.fence);
                 self.leases.insert((holder.clone(), key.clone()), lease);
+                self.judge_pace(at, key)?;
             }
             Act::Verdict { fence, generation } => {
                 if before.as_ref().map(|row| (row.fence, row.generation)) != Some((*fence, *generation)) {
@@ -131,6 +139,19 @@ impl Checks {
             }
             Act::ClearPause | Act::Pull | Act::Release => {}
             Act::Commit | Act::Connect | Act::Disconnect => return self.judge_row(at, written),
+        }
+        Ok(())
+    }
+
+    fn judge_pace(&mut self, at: Duration, key: &ConnectionKey) -> Result<(), Violation> {
+        let leased_at = self.leased_at.entry(key.clone()).or_default();
+        leased_at.push_back(at);
+        if leased_at.len() <= LEASES_A_SECOND_MAX {
+            return Ok(());
+        }
+        let first = leased_at.pop_front().expect("there are more");
+        if at.saturating_sub(first) < Duration::from_secs(1) {
+            return Err(format!("P8: {key} is leased again and again, and nothing comes of it"));
         }
         Ok(())
     }
@@ -194,12 +215,14 @@ impl Checks {
         let lease = self.leases.get(&(replica.clone(), key.clone()));
         let lease = lease.ok_or_else(|| format!("P5: {replica} refreshes {key} without a lease"))?;
         let lease_until = lease.until;
-        if at < lease_until && self.fences.get(&key) != Some(&lease.fence) {
+        // Whoever writes the row, as people do, ends the lease with the generation.
+        let is_of_the_row = self.standing(&key).is_some_and(|entry| entry.generation == lease.generation);
+        if at < lease_until && is_of_the_row && self.fences.get(&key) != Some(&lease.fence) {
             return Err(format!("P5: somebody else leased {key} while {replica} has the lease"));
         }
         if let Some(before) = self.last_request.insert(grant, request) {
             let before = &self.requests[&before];
-            if before.ok != Some(false) && at < before.lease_until {
+            if before.ok != Some(false) && at < before.lease_until.min(lease_until) {
                 let first = &before.replica;
                 return Err(format!("P5: {replica} sent the grant of {key} again, which {first} had sent"));
             }
@@ -267,6 +290,9 @@ impl Checks {
         Ok(())
     }
 }
+
+/// Each replica may look once while it is leased, and once more when it is not.
+const LEASES_A_SECOND_MAX: usize = 20;
 
 /// The store's time as time since the beginning.
 fn since_began(time: jiff::Timestamp) -> Duration {

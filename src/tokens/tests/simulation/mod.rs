@@ -90,6 +90,23 @@ fn a_repeated_disconnect_ends_what_its_first_answer_would_have_ended() {
     passes(&Schedule::calm(1, steps));
 }
 
+/// P8: refreshes that are due and demanded at the same moment are made once, and nothing goes round and round.
+#[test]
+fn what_is_due_and_demanded_at_once_is_leased_once() {
+    let ask = |key, min_ttl| Step::Ask { replica: 0, key, callers: 1, min_ttl: Duration::from_secs(min_ttl) };
+    let (soon, pause) = (Duration::from_secs(1), Duration::from_secs(90));
+    let steps = vec![
+        (soon, ask(0, 30)),
+        (Duration::ZERO, ask(1, 30)),
+        // They come due meanwhile, and all that waits goes on in one moment.
+        (Duration::from_secs(130), Step::Pause { replica: 0, lasting: pause, suspended: false }),
+        (Duration::from_secs(80), ask(0, 240)),
+        (Duration::ZERO, ask(1, 240)),
+        (Duration::from_mins(1), ask(0, 240)),
+    ];
+    passes(&Schedule { keys: 2, ..Schedule::calm(1, steps) });
+}
+
 /// A check that finds nothing proves nothing.
 #[test]
 fn every_planted_bug_is_found() {

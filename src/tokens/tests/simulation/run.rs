@@ -198,12 +198,12 @@ impl<'a> Run<'a> {
                 self.pending.insert(number, pending);
                 continue;
             }
-            let is_at_hand = self.is_at_hand(&pending);
+            let is_at_hand = self.is_at_hand(&pending) && !pending.was_misled;
             let polled = pending.work.as_mut().poll(context);
             self.judge()?;
             match polled {
                 Poll::Ready(done) => self.done(number, &pending, done, is_at_hand)?,
-                Poll::Pending if is_at_hand && !pending.was_misled => {
+                Poll::Pending if is_at_hand => {
                     return Err(format!("P6: {:?} waits while there is a token at hand", pending.what));
                 }
                 Poll::Pending => {

@@ -104,9 +104,10 @@ impl Schedule {
         let lifetime = luck.seconds(3 * 60, 8 * 60);
         let tick = luck.seconds(20, 60);
         let slowest = luck.pick(&[1, 5, 40, 400]);
-        let store_delays = (0..replicas).map(|_| (0..7).map(|_| luck.millis(slowest)).collect()).collect();
+        let store_delays =
+            (0..replicas).map(|_| (0..7).map(|_| luck.millis(slowest) + MOMENT).collect()).collect();
         let slowest = luck.pick(&[200, 2_000, 4_500]);
-        let entra_delays = (0..5).map(|_| luck.millis(slowest)).collect();
+        let entra_delays = (0..5).map(|_| luck.millis(slowest) + MOMENT).collect();
         let count = 8 + luck.index(18);
         let mut schedule = Self {
             seed,
@@ -136,7 +137,7 @@ impl Schedule {
             keys: 1,
             lifetime: Duration::from_mins(5),
             tick: Duration::from_secs(45),
-            store_delays: vec![Vec::new(); replicas],
+            store_delays: vec![vec![MOMENT]; replicas],
             entra_delays: Vec::new(),
             steps,
         }
@@ -216,6 +217,8 @@ impl fmt::Display for Schedule {
     }
 }
 
+/// No way is quicker, so that whatever goes round and round takes time, and is noticed.
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
 /// Whose wall clock is set. Its machine does not sleep: where both clocks are wrong, nobody can know the time
 /// (design.md 6.18).
 const WRONG_CLOCK: usize = 0;

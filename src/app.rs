@@ -107,7 +107,9 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone(), config.federated_sources));
     let entra = Arc::new(Entra::new(config.entra, outgoing.clone(), clock.clone()));
     let devops = Arc::new(Devops::new(config.devops, outgoing));
-    let identifier = Arc::new(Identifier { entra: entra.clone(), devops: devops.clone() });
+    let paces = Arc::new(Paces::new(clock.clone()));
+    let identifier =
+        Arc::new(Identifier { entra: entra.clone(), devops: devops.clone(), paces: paces.clone() });
     let gate = Gate::new(policy.clone(), audit.clone());
     let refresh = Refresh::new(RefreshParts {
         vault: vault.clone(),
@@ -127,7 +129,8 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let (proofs, prover) =
         make_prover(vault.clone(), accounts.clone(), entra.clone(), tokens.clone(), clock.clone());
 
-    let shared = Shared { gate, vault: vault.clone(), accounts, tokens, entra, devops, clock: clock.clone() };
+    let shared =
+        Shared { gate, vault: vault.clone(), accounts, tokens, entra, devops, paces, clock: clock.clone() };
     let own = Own {
         key_made_at,
         policy,
@@ -161,6 +164,7 @@ struct Shared {
     tokens: Tokens,
     entra: Arc<Entra>,
     devops: Arc<Devops>,
+    paces: Arc<Paces>,
     clock: Arc<dyn Clock>,
 }
 
@@ -177,8 +181,7 @@ struct Own {
 
 impl Shared {
     fn into_face(self, own: Own, identifier: Arc<Identifier>, tasks: &Tasks) -> Face {
-        let Self { gate, vault, accounts, tokens, entra, devops, clock } = self;
-        let paces = Arc::new(Paces::new(clock.clone()));
+        let Self { gate, vault, accounts, tokens, entra, devops, paces, clock } = self;
         let links = Links::new(Parts {
             gate: gate.clone(),
             vault: vault.clone(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::connection::Identity;
-use crate::devops::Devops;
+use crate::devops::{Devops, Paces, Purpose};
 use crate::entra::{self, Entra, Expected, IdTokenError};
 use crate::reason::{Problem, Reason};
 use crate::secret::{AccessToken, RawIdToken};
@@ -54,6 +54,7 @@ pub trait Identify: Send + Sync {
 pub struct Identifier {
     pub entra: Arc<Entra>,
     pub devops: Arc<Devops>,
+    pub paces: Arc<Paces>,
 }
 
 #[async_trait]
@@ -85,7 +86,8 @@ impl Identify for Identifier {
                 });
             }
         };
-        let member = self.devops.who_am_i(&integration.organization, sign_in.access).await;
+        let member = self.devops.who_am_i(&integration.organization, sign_in.access);
+        let member = self.paces.of(&identity).run(Purpose::Membership, member).await;
         let member = member.map_err(|error| {
             let problem = error.problem();
             if problem.reason.is_transient() { Unidentified::NotNow } else { Unidentified::No(problem) }

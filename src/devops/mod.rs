@@ -16,6 +16,7 @@ mod challenge;
 mod pace;
 mod permissions;
 mod repositories;
+mod told;
 mod who_am_i;
 
 use std::time::Duration;
@@ -25,10 +26,11 @@ use tokio::sync::mpsc;
 use url::Url;
 
 pub use self::challenge::Directory;
-pub use self::pace::{LISTS_MAX, Pace, Paces};
+pub use self::pace::{LISTS_MAX, Pace, Paces, Purpose};
 pub use self::permissions::RepositoryId;
 use self::repositories::Body;
 pub use self::repositories::{Project, Repository};
+pub use self::told::Told;
 pub use self::who_am_i::Member;
 use crate::ids::Organization;
 use crate::outgoing::{Answer, Limits, Outgoing, OutgoingError, under};
@@ -52,11 +54,11 @@ pub struct Devops {
     outgoing: Outgoing,
 }
 
-/// What was asked for, and how long to wait before asking for more (azure.md 3.10).
+/// What was asked for, and how long to wait before asking for more.
 #[derive(Debug)]
 pub struct Paced<T> {
     pub value: T,
-    pub slow_down: Option<Duration>,
+    pub told: Told,
 }
 
 /// Why Azure DevOps gave no answer that can be used.
@@ -90,11 +92,12 @@ impl Devops {
         &self,
         organization: &Organization,
         token: &AccessToken,
-    ) -> Result<Member, DevopsError> {
+    ) -> Result<Paced<Member>, DevopsError> {
         let url = self.url(organization, &["connectionData"]);
         let request = self.outgoing.get(url).query(&[("connectOptions", "none")]);
         let answer = self.ask(request, token, CONNECTION_DATA_VERSION, CALL_LIMITS).await?;
-        who_am_i::parse(answer::read(&answer)?)
+        let value = who_am_i::parse(answer::read(&answer)?)?;
+        Ok(Paced { value, told: Told::of(&answer) })
     }
 
     /// Which directory the organization is connected to: it tells everybody who brings no token.
@@ -122,7 +125,7 @@ impl Devops {
             answer::read(&answer)?;
             return Err(DevopsError::Unparseable);
         }
-        let slow_down = head.retry_after;
+        let told = Told::of(head);
         // Of a large organization this is seconds of work, which the other tasks should not wait for.
         let (pieces, body) = mpsc::channel(PIECES_MAX);
         let parsing = tokio::task::spawn_blocking(move || repositories::parse(Body::new(body)));
@@ -133,7 +136,7 @@ impl Devops {
         }
         drop(pieces);
         let value = parsing.await.unwrap_or(Err(DevopsError::Unparseable))?;
-        Ok(Paced { value, slow_down })
+        Ok(Paced { value, told })
     }
 
     /// For each of `repos`, in order, whether the token may read it (azure.md 3.6).
@@ -148,7 +151,7 @@ impl Devops {
         let request = self.outgoing.post(url).json(&permissions::read_questions(repos));
         let answer = self.ask(request, token, VERSION, CALL_LIMITS).await?;
         let value = permissions::parse_read_answers(answer::read(&answer)?, repos)?;
-        Ok(Paced { value, slow_down: answer.retry_after })
+        Ok(Paced { value, told: Told::of(&answer) })
     }
 
     fn url(&self, organization: &Organization, path: &[&str]) -> Url {

@@ -1,16 +1,22 @@
 //! How fast Azure DevOps is asked: by one identity a few requests at once, and not before it may again; by
 //! all of them a few lists at once (P8).
 //!
-//! Azure DevOps counts by identity (azure.md 3.10), so two accounts of one service user share a pace, and so
-//! do the use cases: there is one [`Paces`] in a process. Releases are not paced: they ask Entra, if anybody.
+//! # Invariants
+//!
+//! 1. Azure DevOps counts by identity (azure.md 3.10), so two accounts of one service user share a pace, and
+//!    so do the use cases: there is one [`Paces`] in a process.
+//! 2. Lists come last: they leave the last place, and a quarter of what Azure DevOps allows, to others.
+//!
+//! Releases are not paced: they ask Entra, if anybody. Nor are clones, of which nothing is seen here; it is for
+//! them that lists stand back.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{DevopsError, Paced};
+use super::{DevopsError, Paced, Told};
 use crate::clock::Clock;
 use crate::connection::Identity;
 use crate::ids::{ObjectId, TenantId};
@@ -27,7 +33,25 @@ pub struct Paces {
 pub struct Pace {
     clock: Arc<dyn Clock>,
     places: Semaphore,
-    pause: Mutex<Pause>,
+    /// Of the places, those for lists.
+    places_for_lists: Semaphore,
+    pauses: Mutex<Pauses>,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Purpose {
+    /// Whether somebody belongs to the organization: a person or an administrator waits for it.
+    Membership,
+    /// What there is to clone, and who may.
+    List,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pauses {
+    all: Pause,
+    /// Lists wait for both.
+    lists: Pause,
 }
 
 /// Not before `until`, by the monotonic clock.
@@ -52,7 +76,8 @@ impl Paces {
         let mut by_identity = self.by_identity.lock().expect("no panic while held");
         if PACES_MAX <= by_identity.len() {
             let now = self.clock.now().monotonic;
-            by_identity.retain(|_, pace| 1 < Arc::strong_count(pace) || now < pace.pause().until);
+            by_identity
+                .retain(|_, pace| 1 < Arc::strong_count(pace) || now < pace.pause(Purpose::List).until);
         }
         let key = (identity.tenant.clone(), identity.object_id.clone());
         by_identity.entry(key).or_insert_with(|| Arc::new(Pace::new(self.clock.clone()))).clone()
@@ -61,16 +86,26 @@ impl Paces {
 
 impl Pace {
     fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, places: Semaphore::new(AT_ONCE_MAX), pause: Mutex::default() }
+        Self {
+            clock,
+            places: Semaphore::new(AT_ONCE_MAX),
+            places_for_lists: Semaphore::new(AT_ONCE_MAX - 1),
+            pauses: Mutex::default(),
+        }
     }
 
     /// Runs one request when it is its turn. While the identity is throttled nothing is asked.
     pub async fn run<T>(
         &self,
+        purpose: Purpose,
         request: impl Future<Output = Result<Paced<T>, DevopsError>>,
     ) -> Result<T, DevopsError> {
-        let _place = self.places.acquire().await.expect("nobody closes the semaphore");
-        let Pause { until, is_refusal } = self.pause();
+        let _among_lists = match purpose {
+            Purpose::List => Some(self.places_for_lists.acquire().await.expect(NEVER_CLOSED)),
+            Purpose::Membership => None,
+        };
+        let _place = self.places.acquire().await.expect(NEVER_CLOSED);
+        let Pause { until, is_refusal } = self.pause(purpose);
         let wait = until.saturating_sub(self.clock.now().monotonic);
         if is_refusal && !wait.is_zero() || SLOW_DOWN_MAX < wait {
             return Err(DevopsError::Throttled { retry_after: Some(wait) });
@@ -80,28 +115,52 @@ impl Pace {
         }
         let answered = request.await;
         match &answered {
-            Ok(Paced { slow_down: Some(wait), .. }) => self.pause_for(*wait, false),
+            Ok(Paced { told, .. }) => self.note(*told),
             Err(DevopsError::Throttled { retry_after }) => {
-                self.pause_for(retry_after.unwrap_or(THROTTLED_PAUSE), true);
+                let until = self.after(retry_after.unwrap_or(THROTTLED_PAUSE));
+                self.pauses().all.prolong(until, true);
             }
-            Ok(_) | Err(_) => {}
+            Err(_) => {}
         }
         Ok(answered?.value)
     }
 
-    fn pause(&self) -> Pause {
-        *self.pause.lock().expect("no panic while held")
+    fn note(&self, told: Told) {
+        let mut pauses = self.pauses();
+        if let Some(wait) = told.slow_down {
+            pauses.all.prolong(self.after(wait), false);
+        }
+        if let Some(wait) = told.keep_free {
+            pauses.lists.prolong(self.after(wait), false);
+        }
     }
 
-    fn pause_for(&self, wait: Duration, is_refusal: bool) {
-        let until = self.clock.now().monotonic.saturating_add(wait);
-        let mut pause = self.pause.lock().expect("no panic while held");
-        if pause.until < until {
-            *pause = Pause { until, is_refusal };
+    fn pause(&self, purpose: Purpose) -> Pause {
+        let Pauses { all, lists } = *self.pauses();
+        match purpose {
+            Purpose::List if all.until < lists.until => lists,
+            Purpose::List | Purpose::Membership => all,
+        }
+    }
+
+    fn pauses(&self) -> MutexGuard<'_, Pauses> {
+        self.pauses.lock().expect("no panic while held")
+    }
+
+    fn after(&self, wait: Duration) -> Duration {
+        self.clock.now().monotonic.saturating_add(wait)
+    }
+}
+
+impl Pause {
+    fn prolong(&mut self, until: Duration, is_refusal: bool) {
+        if self.until < until {
+            *self = Self { until, is_refusal };
         }
     }
 }
 
+const NEVER_CLOSED: &str = "nobody closes the semaphore";
 /// How many lists may be in the making at once.
 pub const LISTS_MAX: usize = 16;
 /// Requests of one identity at once (azure.md 3.10).
@@ -135,35 +194,71 @@ mod tests {
         (clock.clone(), Paces::new(clock))
     }
 
-    fn answered(slow_down: Option<Duration>) -> Ready<Result<Paced<()>, DevopsError>> {
-        ready(Ok(Paced { value: (), slow_down }))
+    fn answered(told: Told) -> Ready<Result<Paced<()>, DevopsError>> {
+        ready(Ok(Paced { value: (), told }))
     }
+
+    const NOTHING: Told = Told { slow_down: None, keep_free: None };
 
     #[tokio::test]
     async fn a_throttled_identity_asks_nothing_until_it_may() {
         let (clock, paces) = paces();
         let throttled = async { Err::<Paced<()>, _>(DevopsError::Throttled { retry_after: None }) };
-        assert!(paces.of(&identity()).run(throttled).await.is_err());
+        assert!(paces.of(&identity()).run(Purpose::Membership, throttled).await.is_err());
         let never = async { panic!("was asked") };
 
-        let refused = paces.of(&identity()).run::<()>(never).await;
+        let refused = paces.of(&identity()).run::<()>(Purpose::Membership, never).await;
 
         assert!(matches!(refused, Err(DevopsError::Throttled { retry_after: Some(THROTTLED_PAUSE) })));
         clock.advance(THROTTLED_PAUSE);
-        assert!(paces.of(&identity()).run(answered(None)).await.is_ok());
+        assert!(paces.of(&identity()).run(Purpose::List, answered(NOTHING)).await.is_ok());
     }
 
     #[tokio::test]
     async fn who_is_asked_to_slow_down_waits_before_the_next_request() {
         let (clock, paces) = paces();
         let pace = paces.of(&identity());
-        pace.run(answered(Some(Duration::from_secs(7)))).await.unwrap();
+        pace.run(Purpose::List, answered(Told { slow_down: Some(Duration::from_secs(7)), ..NOTHING }))
+            .await
+            .unwrap();
 
-        let mut next = tokio_test::task::spawn(pace.run(answered(None)));
+        let mut next = tokio_test::task::spawn(pace.run(Purpose::List, answered(NOTHING)));
 
         assert!(next.poll().is_pending());
         clock.advance(Duration::from_secs(7));
         assert!(next.poll().is_ready());
+    }
+
+    /// P8: clones use the same identity and are not seen here.
+    #[tokio::test]
+    async fn lists_stand_back_for_what_azure_devops_has_left() {
+        let (clock, paces) = paces();
+        let pace = paces.of(&identity());
+        let keep_free = |secs| Told { keep_free: Some(Duration::from_secs(secs)), ..NOTHING };
+        pace.run(Purpose::List, answered(keep_free(20))).await.unwrap();
+
+        let mut list = tokio_test::task::spawn(pace.run(Purpose::List, answered(keep_free(60))));
+        assert!(list.poll().is_pending());
+        assert!(pace.run(Purpose::Membership, answered(NOTHING)).await.is_ok(), "others go on");
+
+        clock.advance(Duration::from_secs(20));
+        assert!(list.poll().is_ready());
+        drop(list);
+        let told = pace.run(Purpose::List, answered(NOTHING)).await;
+        let Err(DevopsError::Throttled { retry_after: Some(wait) }) = told else { panic!("was let through") };
+        assert_eq!(wait, Duration::from_mins(1));
+    }
+
+    #[tokio::test]
+    async fn lists_leave_the_last_place_to_others() {
+        let (_clock, paces) = paces();
+        let pace = paces.of(&identity());
+        let list = || {
+            tokio_test::task::spawn(pace.run(Purpose::List, std::future::pending::<Result<Paced<()>, _>>()))
+        };
+        let mut lists: Vec<_> = (0..AT_ONCE_MAX).map(|_| list()).collect();
+        assert!(lists.iter_mut().all(|one| one.poll().is_pending()));
+        assert!(pace.run(Purpose::Membership, answered(NOTHING)).await.is_ok());
     }
 
     #[test]
@@ -179,11 +274,15 @@ mod tests {
     async fn one_identity_has_a_few_requests_at_once() {
         let (_clock, paces) = paces();
         let pace = paces.of(&identity());
-        let waiting = || tokio_test::task::spawn(pace.run(std::future::pending::<Result<Paced<()>, _>>()));
+        let waiting = || {
+            tokio_test::task::spawn(
+                pace.run(Purpose::Membership, std::future::pending::<Result<Paced<()>, _>>()),
+            )
+        };
         let mut all: Vec<_> = (0..AT_ONCE_MAX).map(|_| waiting()).collect();
         assert!(all.iter_mut().all(|one| one.poll().is_pending()));
 
-        let mut fifth = tokio_test::task::spawn(pace.run(answered(None)));
+        let mut fifth = tokio_test::task::spawn(pace.run(Purpose::Membership, answered(NOTHING)));
         assert!(fifth.poll().is_pending());
 
         all.pop();

@@ -126,8 +126,9 @@ impl Parts {
             self.tokens.forgive(&integration.account);
         }
         let Answered { access, lifetime, scopes, .. } = answered;
+        // Not paced: whose pace it is, nobody can say before it is answered.
         let member = self.identifier.devops.who_am_i(&integration.organization, &access).await;
-        let member = member.map_err(|error| not_admitted(&error))?;
+        let member = member.map_err(|error| not_admitted(&error))?.value;
         let object_id = unverified_object_id(&access).or(member.object_id).ok_or_else(|| {
             let detail = "neither Entra's token nor Azure DevOps tells the service principal's object id";
             Problem::new(Reason::UpstreamUnavailable, detail)

@@ -14,7 +14,7 @@ use super::snapshot::Snapshot;
 use super::{Shared, TOKEN_TTL, gone};
 use crate::clock::Moment;
 use crate::connection::ConnectionKey;
-use crate::devops::{BATCH_LEN_MAX, DevopsError, Repository};
+use crate::devops::{BATCH_LEN_MAX, DevopsError, Purpose, Repository};
 use crate::ids::Organization;
 use crate::policy::Allowed;
 use crate::reason::{Problem, Reason, Refused};
@@ -147,7 +147,7 @@ impl Shared {
 
     async fn list(&self, organization: &Organization, token: &Token) -> Result<Vec<Repository>, DevopsError> {
         let pace = self.parts.paces.of(&token.identity);
-        pace.run(self.parts.devops.repositories(organization, &token.access)).await
+        pace.run(Purpose::List, self.parts.devops.repositories(organization, &token.access)).await
     }
 
     async fn may_read(
@@ -159,7 +159,8 @@ impl Shared {
         let pace = self.parts.paces.of(&token.identity);
         let batches = questions.chunks(BATCH_LEN_MAX).map(async |batch| {
             let ids: Vec<_> = batch.iter().map(|at| snapshot.repository_id(*at)).collect();
-            pace.run(self.parts.devops.may_read(&snapshot.organization, &token.access, &ids)).await
+            pace.run(Purpose::List, self.parts.devops.may_read(&snapshot.organization, &token.access, &ids))
+                .await
         });
         Ok(try_join_all(batches).await?.concat())
     }

@@ -30,6 +30,7 @@ mod reflection_health;
 mod refresh;
 mod release;
 mod replicas;
+mod repo_budget;
 mod repo_pages;
 mod repo_snapshots;
 mod repos;

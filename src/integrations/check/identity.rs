@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Check, Checks, of_problem, passed, skipped, warned};
 use crate::connection::{ConnectionKey, Role};
-use crate::devops::{BATCH_LEN_MAX, DevopsError, Paced, RepositoryId};
+use crate::devops::{BATCH_LEN_MAX, DevopsError, Purpose, RepositoryId};
 use crate::ids::Organization;
 use crate::policy::Allowed;
 use crate::reason::Problem;
@@ -51,11 +51,8 @@ impl Checks {
         checks.push(passed(name, format!("Entra refreshes the {}, {who}", key.role.kind())));
         let organization = &integration.organization;
         let pace = self.paces.of(&token.identity);
-        let member = async {
-            let value = self.devops.who_am_i(organization, &token.access).await?;
-            Ok(Paced { value, slow_down: None })
-        };
-        if let Err(error) = pace.run(member).await {
+        let member = self.devops.who_am_i(organization, &token.access);
+        if let Err(error) = pace.run(Purpose::Membership, member).await {
             let detail = if error.reason().is_transient() {
                 format!("Azure DevOps does not tell now whether {who} is a member")
             } else {
@@ -107,7 +104,7 @@ impl Checks {
     /// Seeing is not reading: one batch of permissions tells whether there is anything to clone.
     async fn count(&self, organization: &Organization, token: &Token) -> Result<Counted, DevopsError> {
         let pace = self.paces.of(&token.identity);
-        let listed = pace.run(self.devops.repositories(organization, &token.access)).await?;
+        let listed = pace.run(Purpose::List, self.devops.repositories(organization, &token.access)).await?;
         let open = listed.iter().filter(|repo| !repo.is_closed());
         let tried: Vec<_> = open
             .clone()
@@ -116,7 +113,9 @@ impl Checks {
             .collect();
         let may_read = match tried.as_slice() {
             [] => Vec::new(),
-            tried => pace.run(self.devops.may_read(organization, &token.access, tried)).await?,
+            tried => {
+                pace.run(Purpose::List, self.devops.may_read(organization, &token.access, tried)).await?
+            }
         };
         let readable = may_read.into_iter().filter(|may| *may).count();
         Ok(Counted { seen: listed.len(), open: open.count(), tried: tried.len(), readable })

@@ -143,6 +143,10 @@ pub enum Fault {
         #[serde(default)]
         count: Option<u32>,
     },
+    /// Each identity has so many requests in any five minutes, of REST and git together. Answers to REST tell
+    /// what is left once half is used; beyond it comes 429.
+    #[serde(rename = "ado.limit")]
+    DevopsLimit { limit: usize },
     /// Azure DevOps (REST and git) answers with this status and a page.
     #[serde(rename = "ado.5xx")]
     DevopsOutage {
@@ -291,6 +295,7 @@ impl Fault {
             | Self::DevopsHold { count, .. }
             | Self::DevopsHang { count } => *count,
             Self::EntraLimit { .. }
+            | Self::DevopsLimit { .. }
             | Self::ExpiresIn { .. }
             | Self::ExpiresInText {}
             | Self::RotateKeys {}

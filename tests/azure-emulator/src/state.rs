@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::call::Call;
 use crate::clock::Clock;
+use crate::devops::Usage;
 use crate::fault::Fault;
 use crate::gate::Gate;
 use crate::keys::Keys;
@@ -50,6 +51,8 @@ pub(crate) struct State {
     pub(crate) consents: HashSet<(String, String)>,
     /// When token requests were let through, while a switch limits them.
     let_through: VecDeque<Instant>,
+    /// While a switch limits what an identity may use.
+    pub(crate) usage: Usage,
 }
 
 /// Who a token speaks for.
@@ -130,6 +133,7 @@ impl Shared {
             access_tokens: HashMap::new(),
             consents: HashSet::new(),
             let_through: VecDeque::new(),
+            usage: Usage::new(),
         };
         Self {
             clock: parts.clock,

@@ -17,6 +17,7 @@ use tokio_util::io::ReaderStream;
 use super::access::{self, Caller, Refused};
 use super::errors;
 use super::repositories::find_open;
+use super::usage;
 use crate::call::{Answer, Call, json, text};
 use crate::fault::Fault;
 use crate::seeding::make_repository;
@@ -35,6 +36,9 @@ pub(super) async fn answer(shared: &Shared, call: &Call, organization: &Organiza
         Ok(caller) => caller,
         Err(refused) => return refused.into_answer(shared, call, organization),
     };
+    if let Err(refused) = usage::count(shared, &caller.subject.oid) {
+        return *refused;
+    }
     let segments = call.segments();
     let Some(place) = parse(&segments[1..]) else {
         return text(404, "");

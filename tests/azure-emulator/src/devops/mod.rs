@@ -12,6 +12,7 @@ mod permissions;
 mod profile;
 mod refs;
 mod repositories;
+mod usage;
 
 use self::access::{Caller, Refused};
 use crate::call::{Answer, Call, text};
@@ -20,6 +21,7 @@ use crate::state::Shared;
 
 pub(crate) use self::access::credential;
 pub(crate) use self::profile::answer_profile;
+pub(crate) use self::usage::Usage;
 
 pub(crate) async fn answer(shared: &Shared, call: &Call) -> Answer {
     if shared.take_fault(|fault| matches!(fault, Fault::DevopsHang { .. })).is_some() {
@@ -54,9 +56,13 @@ async fn admitted(shared: &Shared, call: &Call) -> Answer {
     if call.method == "OPTIONS" && segments[1..] == ["_apis"] {
         return locations::routes();
     }
-    match access::admit(shared, call, &organization) {
-        Ok(caller) => route(shared, call, &caller).await,
-        Err(refused) => refused.into_answer(shared, call, &organization),
+    let caller = match access::admit(shared, call, &organization) {
+        Ok(caller) => caller,
+        Err(refused) => return refused.into_answer(shared, call, &organization),
+    };
+    match usage::count(shared, &caller.subject.oid) {
+        Ok(left) => usage::say(left, route(shared, call, &caller).await),
+        Err(refused) => *refused,
     }
 }
 

@@ -124,6 +124,29 @@ async fn a_token_of_another_tenant_looks_like_throttling_when_switched() {
 }
 
 #[tokio::test]
+async fn what_an_identity_has_left_is_told_until_nothing_is() {
+    let (given, token) = ready().await;
+    let other = given.access_token_of("ana@contoso.com").await;
+    switch(&given, json!({ "switch": "ado.limit", "limit": 4 }));
+    let get = async |token: &str| {
+        let answer = given.get(LIST, token).send().await.unwrap();
+        let header = |name| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), header("x-ratelimit-remaining"), header("retry-after"))
+    };
+
+    let told = [get(&token).await, get(&token).await, get(&token).await, get(&token).await];
+    let (beyond, of_another) = (get(&token).await, get(&other).await);
+    given.emulator.advance(std::time::Duration::from_mins(6));
+    let later = get(&token).await;
+
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(told, [(200, None, None), (200, None, None), (200, text("1"), None), (200, text("0"), None)]);
+    assert_eq!((beyond.0, beyond.1), (429, text("0")));
+    assert!(beyond.2.is_some_and(|seconds| seconds.parse::<u64>().unwrap() <= 301));
+    assert_eq!((of_another.0, later.0), (200, 200));
+}
+
+#[tokio::test]
 async fn endless_pages_always_announce_another() {
     let (given, token) = ready().await;
     switch(&given, json!({ "switch": "ado.endless_pages" }));

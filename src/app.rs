@@ -26,7 +26,7 @@ use crate::integrations::{Checks, Integrations, ProofQueue, Prover, PublicUrls, 
 use crate::keys::{FileKey, KeyProvider, KeysError};
 use crate::lifecycle::{DRAIN_MAX, Ended, Stage};
 use crate::link_pages;
-use crate::links::{LinkSweeper, Links, OutboxSweeper, Parts, ReturnTargets, Watches};
+use crate::links::{Links, Parts, ReturnTargets, Sweeper, Watches};
 use crate::operations::Operations;
 use crate::outgoing::{Outgoing, OutgoingConfig, OutgoingError};
 use crate::policy::Policy;
@@ -149,9 +149,10 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
         audit: audit.clone(),
         clock: clock.clone(),
     };
+    let sweeper = Sweeper { vault, clock, ended_kept: config.ended_kept };
     let mut actors = Stage::default();
     actors.start_actor("expiry watch", expiries.run(actors.stop.clone()));
-    start_actors(&mut actors, (refresher, follower), prover, health, LinkSweeper { vault, clock });
+    start_actors(&mut actors, (refresher, follower), prover, health, sweeper);
     let limits = ServerLimits { connection_age_max: config.connection_age_max };
     Ok(listeners.serve(face, (routes, limits), (audit, Arc::new(metrics)), actors, tasks, writer))
 }
@@ -281,15 +282,13 @@ fn start_actors(
     (refresher, follower): (Refresher, Follower),
     prover: Prover,
     health: HealthWatch,
-    sweeper: LinkSweeper,
+    sweeper: Sweeper,
 ) {
     actors.start_actor("credential prover", prover.run(actors.stop.clone()));
     actors.start_actor("refresher", refresher.run(actors.stop.clone()));
     actors.start_actor("follower", follower.run(actors.stop.clone()));
     actors.start_actor("health", health.run(actors.stop.clone()));
-    let outbox = OutboxSweeper { vault: sweeper.vault.clone(), clock: sweeper.clock.clone() };
-    actors.start_actor("outbox sweeper", outbox.run(actors.stop.clone()));
-    actors.start_actor("link sweeper", sweeper.run(actors.stop.clone()));
+    actors.start_actor("sweeper", sweeper.run(actors.stop.clone()));
 }
 
 impl Listeners {

@@ -37,6 +37,8 @@ pub struct Config {
     pub links: SocketAddr,
     pub admin: SocketAddr,
     pub store: StorePlace,
+    /// How long it is kept who was disconnected.
+    pub ended_kept: Duration,
     pub key_file: PathBuf,
     pub entra: EntraConfig,
     pub federated_sources: Sources,
@@ -150,6 +152,7 @@ impl raw::Sections {
         let proxy =
             self.outgoing.proxy.as_deref().and_then(|proxy| problems.check("outgoing.proxy", proxy.parse()));
         let ca_pem = self.outgoing.ca_pem(base, problems);
+        let ended_kept = self.store.ended_kept(problems);
         let store = self.store.into_place(base, ca_pem.as_deref(), problems);
         let refresh = problems
             .check("refresh.tick", positive(self.refresh.tick))
@@ -167,6 +170,7 @@ impl raw::Sections {
             links: links?,
             admin: admin?,
             store: store?,
+            ended_kept,
             key_file: base.join(&self.keys.file),
             entra: entra?,
             federated_sources,

@@ -57,6 +57,7 @@ pub(super) struct Store {
     pub(super) password_file: Option<PathBuf>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) connections: NonZeroUsize,
+    pub(super) ended_kept_days: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -175,6 +176,7 @@ impl Default for Store {
             password_file: None,
             ca_file: None,
             connections: NonZeroUsize::new(16).expect("is not zero"),
+            ended_kept_days: 30,
         }
     }
 }

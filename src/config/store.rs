@@ -1,6 +1,8 @@
 //! Where the store is: a file, or a PostgreSQL database.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use super::Problems;
 use super::raw;
@@ -9,6 +11,17 @@ use crate::outgoing::client_tls;
 use crate::store::{PostgresPlace, StorePlace};
 
 impl raw::Store {
+    /// Longer than any token that a replica without its database may still hold, and than a restore is likely to
+    /// go back: until then a tombstone keeps what ended from coming back.
+    pub(super) fn ended_kept(&self, problems: &mut Problems) -> Duration {
+        let days = self.ended_kept_days;
+        if !ENDED_KEPT_DAYS.contains(&days) {
+            let (min, max) = (ENDED_KEPT_DAYS.start(), ENDED_KEPT_DAYS.end());
+            problems.add("store.ended_kept_days", format!("is between {min} and {max}"));
+        }
+        Duration::from_hours(24) * days
+    }
+
     /// The CA bundle of `outgoing` is trusted for the database too, unless it has one of its own.
     pub(super) fn into_place(
         self,
@@ -46,4 +59,5 @@ impl raw::Store {
     }
 }
 
+const ENDED_KEPT_DAYS: RangeInclusive<u32> = 2..=3650;
 const PASSWORD_LEN_MAX: usize = 4096;

@@ -18,7 +18,6 @@ mod confirm;
 mod disconnect;
 mod import;
 mod look;
-mod outbox;
 mod service_principal;
 mod sweep;
 mod target;
@@ -32,8 +31,7 @@ pub use begin::{Begun, Door, Entered, Shown, Wanted};
 pub use complete::{Callback, Completed, Completion, PageProblem, Received};
 pub use import::{ImportItem, ImportOutcome};
 pub use look::{ConnectionView, LinkView};
-pub use outbox::OutboxSweeper;
-pub use sweep::LinkSweeper;
+pub use sweep::Sweeper;
 pub use target::ReturnTargets;
 pub use watch::{Told, Watches, Watching, What, shutting_down};
 

@@ -10,8 +10,9 @@
 //! 3. A lease is one holder's right, for a while, to refresh one connection. Success needs only the
 //!    generation, so that a grant is never lost to a lease that ran out; a failure needs lease and
 //!    generation, so that a stale holder cannot condemn a connection (design.md 6.1).
-//! 4. Generations only grow, and a row is not deleted while its key may return: a disconnected
-//!    connection is a tombstone, which keeps its generation and is never claimed (design.md 6.2).
+//! 4. Generations only grow: a disconnected connection is a tombstone, which keeps its generation and is never
+//!    claimed (design.md 6.2). Erased is it only when nothing of before can be under way any more; whoever comes
+//!    then has a generation above it, because that is not below the store's clock.
 //! 5. A claim may come before `refresh_at` if somebody waits for it, never before `retry_at`.
 //! 6. What belongs together (a link, its connection, the links it ends) is written in one transaction.
 //! 7. "Not there" is `None`, never an error.
@@ -219,6 +220,15 @@ impl Store {
         assert!(write.live, "a connected link makes a live connection");
         write.assert_grows();
         ask!(self.connect(expected_version, link, write))
+    }
+}
+
+/// Forgetting.
+impl Store {
+    /// Deletes tombstones of connections that ended longer ago than `kept`, at most `limit` of them, the oldest
+    /// first, and tells how many. A tombstone's generation says when it ended (design.md 6.2).
+    pub async fn erase_ended(&self, kept: Duration, limit: usize) -> Result<usize, StoreError> {
+        ask!(self.erase_ended(kept, limit))
     }
 }
 

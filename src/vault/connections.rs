@@ -138,6 +138,12 @@ impl Vault {
         Ok(Standing { generation, is_live, identity, origin, store_now })
     }
 
+    /// Erases tombstones that ended longer ago than `kept`, with all they say of anybody; a bounded number of
+    /// them, and tells how many.
+    pub async fn erase_ended(&self, kept: Duration) -> Result<usize, VaultError> {
+        Ok(self.store.erase_ended(kept, ERASED_AT_ONCE).await?)
+    }
+
     /// Replaces the connection by a tombstone and ends the role's open links, in one transaction. Returns
     /// the tombstone's generation and who it was, or `None` if nothing was connected.
     pub async fn disconnect(
@@ -319,5 +325,7 @@ const DISCONNECTED: &str = "The connection was disconnected. Begin the link agai
 const RACES_MAX: usize = 5;
 /// A page of rows in memory, some kilobytes each.
 const ROWS_AT_ONCE: usize = 200;
+/// One transaction, of some milliseconds.
+const ERASED_AT_ONCE: usize = 1_000;
 const KEEP_ALIVE: Duration = Duration::from_hours(7 * 24);
 const KEEP_ALIVE_SPREAD: Duration = Duration::from_hours(24);

@@ -4,7 +4,9 @@
 //!
 //! 1. A row that is older than a link or disconnect that was seen does not open: not what was disconnected
 //!    comes back, and not an identity that was replaced (P9).
-//! 2. Anything written later lifts that: a new link, or an operator's word that the restore was meant
+//! 2. Where an end was seen, a row that is not there is none that came back: its tombstone was erased, or is of a
+//!    time before it was ever linked.
+//! 3. Anything written later lifts that: a new link, or an operator's word that the restore was meant
 //!    ([`Vault::accept_restore`]). Both get a generation above all that was seen, so that other replicas need
 //!    not be told.
 //!
@@ -50,7 +52,7 @@ impl Marks {
     pub(super) fn check(&self, key: &ConnectionKey, found: Option<Generation>) -> Result<(), VaultError> {
         let marks = self.0.read().expect("no panic while held");
         match marks.get(key) {
-            Some(seen) if found < Some(seen.generation) => {
+            Some(seen) if is_behind(found, *seen) => {
                 Err(VaultError::RolledBack(Rollback { key: key.clone(), found, seen: *seen }))
             }
             _ => Ok(()),
@@ -88,8 +90,10 @@ impl Vault {
             let found: HashMap<_, _> = self.store.generations(keys).await?.into_iter().collect();
             for (key, seen) in marks {
                 match found.get(key).copied() {
-                    Some(found) if seen.generation <= found => {}
-                    found => behind.push(Rollback { key: key.clone(), found, seen: *seen }),
+                    found if is_behind(found, *seen) => {
+                        behind.push(Rollback { key: key.clone(), found, seen: *seen });
+                    }
+                    _ => {}
                 }
             }
         }
@@ -134,6 +138,13 @@ impl Vault {
     /// Lets what waited for an operator's word go on.
     pub async fn resume_restored(&self, account: &AccountId) -> Result<(), VaultError> {
         self.lift_pauses(account, Reason::RollbackSuspected).await
+    }
+}
+
+fn is_behind(found: Option<Generation>, seen: Seen) -> bool {
+    match found {
+        Some(found) => found < seen.generation,
+        None => !seen.is_end,
     }
 }
 

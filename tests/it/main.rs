@@ -13,6 +13,7 @@ mod credentials;
 mod developers;
 mod disconnect;
 mod doctor;
+mod erasure;
 mod git_credential;
 mod import;
 mod import_proofs;

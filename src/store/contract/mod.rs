@@ -4,6 +4,7 @@
 
 mod links;
 mod outbox;
+mod tombstones;
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
         a_stale_holder_with_the_right_generation_commits(&make().await).await?;
         a_failure_pauses_until_success_or_mending(&make().await).await?;
         a_foreseen_failure_stands_unless_another_verdict_comes(&make().await).await?;
-        a_tombstone_keeps_its_generation_and_is_not_claimed(&make().await).await?;
+        tombstones::a_tombstone_keeps_its_generation_and_is_not_claimed(&make().await).await?;
+        tombstones::old_tombstones_are_erased_the_oldest_first(&make().await).await?;
         only_what_is_due_is_claimed(&make().await).await?;
         a_refresh_is_pulled_earlier_never_later(&make().await).await?;
         grants_that_die_soon_are_listed_the_first_first(&make().await).await?;
@@ -213,23 +215,6 @@ async fn a_foreseen_failure_stands_unless_another_verdict_comes(store: &Store) -
     assert!(store.claim_due(10, LEASE).await?.is_empty());
     won(store.commit(write("acme", Some(1), 2)).await?);
     assert_eq!(load(store, "acme").await?.failure, None);
-    Ok(())
-}
-
-async fn a_tombstone_keeps_its_generation_and_is_not_claimed(store: &Store) -> Result<(), StoreError> {
-    won(store.commit(due(store, "acme", 1).await?).await?);
-    let late = claim(store, "acme", LEASE).await?;
-    let tombstone = ConnectionWrite { live: false, sealed: b"tombstone".into(), ..write("acme", Some(1), 2) };
-    won(store.disconnect(ConnectionWrite { refresh_at: Some(Timestamp::MIN), ..tombstone }, vec![]).await?);
-
-    let row = load(store, "acme").await?;
-    assert_eq!((row.generation, row.live), (Generation(2), false));
-    assert_eq!(store.claim(&key("acme"), LEASE).await?, Claim::Absent(Some(Box::new(row))));
-    assert!(store.claim_due(10, LEASE).await?.is_empty());
-    assert_eq!(fail(store, &late, late.store_now).await?, Cas::Lost);
-    assert_eq!(store.commit(write("acme", Some(1), 3)).await?, Cas::Lost);
-    assert_eq!(store.commit(write("acme", None, 3)).await?, Cas::Lost);
-    won(store.commit(write("acme", Some(2), 3)).await?);
     Ok(())
 }
 

@@ -1,8 +1,11 @@
 //! Rows of connections: read, list, compare-and-swap.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{Act, MemoryHandle, Planted, Work};
+use crate::clock::earlier;
 use crate::connection::{Change, ConnectionKey};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
@@ -113,6 +116,25 @@ impl MemoryHandle {
             Cas::Won
         };
         self.work("disconnect", disconnect).await
+    }
+
+    pub(in crate::store) async fn erase_ended(
+        &self,
+        kept: Duration,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let erase = |at: &mut Work<'_>| {
+            let before = Generation(earlier(at.now, kept).as_microsecond());
+            let is_old = |row: &&ConnectionRow| !row.live && row.generation < before;
+            let mut old: Vec<_> = at.state.connections.values().filter(is_old).cloned().collect();
+            old.sort_by_key(|row| row.generation);
+            old.truncate(limit);
+            for row in &old {
+                at.write(Act::Erase, &row.key, None);
+            }
+            old.len()
+        };
+        self.work("erase what ended", erase).await
     }
 
     pub(in crate::store) async fn connect(

@@ -73,6 +73,7 @@ pub enum Act {
     Commit,
     Connect,
     Disconnect,
+    Erase,
     Pull,
     Release,
     /// With what its writer takes for the row's fence and generation.

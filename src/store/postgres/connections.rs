@@ -1,5 +1,7 @@
 //! Rows of connections: read, list, compare-and-swap.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::lent::Lent;
@@ -125,6 +127,25 @@ impl Postgres {
         write: ConnectionWrite,
     ) -> Result<Cas, StoreError> {
         self.write_both("connect a link", &write, &[(expected_version, link)]).await
+    }
+
+    /// What another replica erases at this moment, or somebody links again, is skipped.
+    pub(in crate::store) async fn erase_ended(
+        &self,
+        kept: Duration,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let lent = self.lend("erase what ended").await?;
+        let kept = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let sql = "DELETE FROM azdo_broker.connections c USING (
+                       SELECT account, role FROM azdo_broker.connections
+                       WHERE NOT live AND generation < (SELECT azdo_broker.store_now() - $1)
+                       ORDER BY generation LIMIT $2 FOR UPDATE SKIP LOCKED) AS old
+                   WHERE c.account = old.account AND c.role = old.role";
+        let erased = lent.execute(sql, &[&kept, &limit]).await?;
+        lent.done();
+        Ok(usize::try_from(erased).unwrap_or(usize::MAX))
     }
 
     pub(in crate::store) async fn generations(

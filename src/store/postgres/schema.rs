@@ -88,13 +88,14 @@ const FORGETFUL: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"]
 /// To schema 2, and so on.
 const MIGRATIONS: [&str; 1] = [
     // Where the store stands in a move to another place; when each grant dies of idleness, which a connection
-    // has from its next refresh on; changes of connections, for those who watch.
+    // has from its next refresh on; which tombstones are old; changes of connections, for those who watch.
     r#"
 ALTER TABLE azdo_broker.store ADD COLUMN relocation text;
 
 ALTER TABLE azdo_broker.connections ADD COLUMN grant_until bigint;
 CREATE INDEX connections_expiring ON azdo_broker.connections (grant_until)
     WHERE live AND grant_until IS NOT NULL;
+CREATE INDEX connections_ended ON azdo_broker.connections (generation) WHERE NOT live;
 
 CREATE TABLE azdo_broker.outbox (
     xact bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,

@@ -133,6 +133,19 @@ pub(in crate::store) fn expiring_grants(
     rows.filter_map(Result::transpose).collect()
 }
 
+/// Only while it is one: whoever is linked again has a row that lives.
+pub(in crate::store) fn erase_ended(
+    tx: &Transaction<'_>,
+    before: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<usize> {
+    tx.prepare_cached(
+        "DELETE FROM connections WHERE rowid IN (
+             SELECT rowid FROM connections WHERE live = 0 AND generation < ?1 ORDER BY generation LIMIT ?2)",
+    )?
+    .execute(params![micros(before), columns::limit(limit)])
+}
+
 pub(in crate::store) fn clear_pause(
     at: &At<'_>,
     account: &AccountId,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Sqlite, connections, integrations, leases, links};
+use crate::clock::earlier;
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, Generation, LinkId};
 use crate::reason::Reason;
@@ -221,6 +222,17 @@ impl Sqlite {
         keys: Vec<ConnectionKey>,
     ) -> Result<Vec<(ConnectionKey, Generation)>, StoreError> {
         self.read("compare connections", move |at| connections::generations(at.tx, keys)).await
+    }
+
+    pub(in crate::store) async fn erase_ended(
+        &self,
+        kept: Duration,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        self.write("erase what ended", move |at| {
+            connections::erase_ended(at.tx, earlier(at.now, kept), limit)
+        })
+        .await
     }
 
     pub(in crate::store) async fn expiring_grants(

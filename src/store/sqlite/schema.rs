@@ -61,12 +61,13 @@ const STATEMENTS_KEPT: usize = 64;
 /// To schema 2, and so on.
 const MIGRATIONS: [&str; 1] = [
     // Where the store stands in a move to another place; when each grant dies of idleness, which a connection
-    // has from its next refresh on; changes of connections, for those who watch.
+    // has from its next refresh on; which tombstones are old; changes of connections, for those who watch.
     "
 ALTER TABLE store ADD COLUMN relocation TEXT;
 
 ALTER TABLE connections ADD COLUMN grant_until INTEGER;
 CREATE INDEX connections_expiring ON connections (grant_until) WHERE live = 1 AND grant_until IS NOT NULL;
+CREATE INDEX connections_ended ON connections (generation) WHERE live = 0;
 
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

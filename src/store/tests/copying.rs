@@ -175,7 +175,7 @@ async fn f26_a_store_of_the_first_schema_is_migrated() {
         .write("age", |at| {
             at.tx.execute_batch(
                 "ALTER TABLE store DROP COLUMN relocation; DROP TABLE outbox; DROP TABLE outbox_state;
-                 DROP INDEX connections_expiring; ALTER TABLE connections DROP COLUMN grant_until;",
+                 DROP INDEX connections_expiring; DROP INDEX connections_ended; ALTER TABLE connections DROP COLUMN grant_until;",
             )?;
             at.tx.pragma_update(None, "user_version", 1)
         })
@@ -193,7 +193,7 @@ async fn f26_a_store_of_the_first_schema_is_migrated() {
             "ALTER TABLE azdo_broker.store DROP COLUMN relocation;
              ALTER TABLE azdo_broker.connections DROP COLUMN grant_until;
              DROP TABLE azdo_broker.outbox, azdo_broker.outbox_state;
-             DROP INDEX azdo_broker.connections_lost; UPDATE azdo_broker.store SET schema = 1",
+             DROP INDEX azdo_broker.connections_lost, azdo_broker.connections_ended; UPDATE azdo_broker.store SET schema = 1",
         )
         .await;
     let (one, other) = tokio::join!(

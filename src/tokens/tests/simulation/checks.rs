@@ -137,7 +137,8 @@ impl Checks {
                     return Err(format!("P4: {holder} condemned {key} under a lease that is another's"));
                 }
             }
-            Act::ClearPause | Act::Pull | Act::Release => {}
+            // Nothing is old enough to be erased: a row that is gone was found above.
+            Act::ClearPause | Act::Erase | Act::Pull | Act::Release => {}
             Act::Commit | Act::Connect | Act::Disconnect => return self.judge_row(at, written),
         }
         Ok(())

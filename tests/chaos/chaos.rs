@@ -86,6 +86,9 @@ const LANES: [&[(&str, Step)]; 3] = [
         step!(replicas::f06_database_down_and_failover),
         step!(disk::f03_a_disk_that_cannot_sync),
         step!(limits::f25_hardly_any_descriptors),
+        step!(limits::f25_hardly_any_processor),
+        step!(limits::f25_hardly_any_memory),
+        step!(clock::f19_the_wall_clock_jumps),
     ],
     &[
         step!(replicas::f01_disconnected_and_relinked_under_load),

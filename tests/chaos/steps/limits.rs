@@ -1,15 +1,17 @@
-//! f24: told to stop under load. f25: hardly any descriptors.
+//! f24: told to stop under load. f25: hardly any descriptors, processor or memory.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::Stage;
 use crate::caller::reason_of;
 use crate::outcome::{Outcome, ensure};
-use crate::processes::until;
+use crate::processes::{Process, until};
 use crate::readers::Readers;
 use crate::report::Found;
 use crate::scene::{LONG_WINDOW, PATIENT, Plan, Scene};
@@ -84,3 +86,85 @@ pub(crate) async fn f25_hardly_any_descriptors(stage: Stage) -> Outcome<Found> {
     scene.settle(&mut found).await?;
     Ok(found)
 }
+
+/// f25: the broker on one processor, at a low priority, beside programs that want all of it.
+pub(crate) async fn f25_hardly_any_processor(stage: Stage) -> Outcome<Found> {
+    let mut scene = Scene::set(&stage.dir, Plan { users: 10, ..Plan::default() }).await?;
+    scene.brokers[0].kill().await?;
+    let mut busy = Vec::new();
+    for n in 0..BUSY {
+        let args = ["-c", "0", "/bin/sh", "-c", "while :; do :; done"];
+        busy.push(Process::start(
+            Path::new("/usr/bin/taskset"),
+            &args,
+            &stage.dir.join(format!("busy{n}.log")),
+        )?);
+    }
+    scene.brokers[0].start_under(&["/usr/bin/taskset", "-c", "0", "/usr/bin/nice", "-n", "10"]).await?;
+    let readers = Readers::start(&scene, 0..10, Duration::ZERO, Duration::from_millis(100)).await?;
+    sleep(STARVED_FOR).await;
+    let starved = readers.stop().await;
+    for process in &mut busy {
+        process.kill().await?;
+    }
+    let mut found = Found::default();
+    ensure(starved.failed == 0 && 0 < starved.reads, || {
+        format!("{} of {} reads failed: {:?}", starved.failed, starved.reads, starved.first)
+    })?;
+    scene.brokers[0].process()?.ensure_runs()?;
+    found.says(format!(
+        "a processor shared with {BUSY} that want it more: {} reads in {} s, none failed",
+        starved.reads,
+        STARVED_FOR.as_secs()
+    ));
+    scene.look_for_lost_links(0, 0..10, &mut found).await?;
+    scene.settle(&mut found).await?;
+    Ok(found)
+}
+
+/// f25: 128 MiB of memory and more callers at once than may be in flight: those beyond are shed, and all recovers.
+pub(crate) async fn f25_hardly_any_memory(stage: Stage) -> Outcome<Found> {
+    let mut scene = Scene::set(&stage.dir, Plan { users: 3, ..Plan::default() }).await?;
+    scene.brokers[0].kill().await?;
+    let limit = format!("--data={0}:{0}", 128 * 1024 * 1024);
+    scene.brokers[0].start_under(&["/usr/bin/prlimit", &limit]).await?;
+    // Those who ask for it wait, because it is not answered.
+    scene.emulator.switch(json!({ "switch": "entra.hold", "count": 1 })).await?;
+    sleep(LONG_WINDOW).await;
+    let mut crowd = JoinSet::new();
+    for _ in 0..CROWD_CONNECTIONS {
+        let caller = scene.caller(0).await?;
+        for _ in 0..CROWD / CROWD_CONNECTIONS {
+            let caller = caller.clone();
+            crowd.spawn(async move { caller.token(0, PATIENT).await });
+        }
+    }
+    scene.emulator.wait_held(1, Duration::from_secs(10)).await?;
+    sleep(Duration::from_secs(1)).await;
+    scene.emulator.release().await?;
+    let (mut answered, mut shed) = (0, 0);
+    while let Some(ended) = crowd.join_next().await {
+        match ended? {
+            Ok(_) => answered += 1,
+            Err(status) if reason_of(&status) == "RATE_LIMITED" => shed += 1,
+            Err(status) => return Err(format!("{}: {}", reason_of(&status), status.message()).into()),
+        }
+    }
+    scene.brokers[0].process()?.ensure_runs()?;
+    ensure(0 < shed && 0 < answered, || format!("{answered} answered, {shed} shed"))?;
+    let rss = scene.brokers[0].process()?.rss_mib()?;
+    let mut found = Found::default();
+    found.says(format!(
+        "{CROWD} callers at once in 128 MiB: {answered} answered, {shed} shed, {rss:.0} MiB in use, and it goes on"
+    ));
+    scene.look_for_lost_links(0, 0..3, &mut found).await?;
+    scene.settle(&mut found).await?;
+    Ok(found)
+}
+
+/// Programs that want the broker's processor.
+const BUSY: usize = 4;
+const STARVED_FOR: Duration = Duration::from_secs(8);
+/// Twice as many as may be in flight.
+const CROWD: usize = 4096;
+const CROWD_CONNECTIONS: usize = 16;

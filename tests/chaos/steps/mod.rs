@@ -1,6 +1,7 @@
 //! The steps, each a story of its own with an emulator, brokers and one kind of harm.
 
 pub(crate) mod callers;
+pub(crate) mod clock;
 pub(crate) mod disk;
 pub(crate) mod kill_link;
 pub(crate) mod kill_refresh;

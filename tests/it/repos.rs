@@ -217,7 +217,7 @@ async fn a_policy_of_the_organization_is_for_its_administrator() {
 #[tokio::test]
 async fn more_lists_at_once_than_may_be_made_are_refused_and_the_others_are_complete() {
     let app = TestApp::linked().await;
-    // Of one identity four requests are on their way at once; the lists behind them wait their turn.
+    // Of one identity three requests of lists are on their way at once; the lists behind them wait their turn.
     let people = ["ana@contoso.com", "ben@contoso.com"];
     for n in 0..LISTS_MAX {
         app.link_developer(&format!("dev{n}"), people[n % people.len()]).await;
@@ -230,7 +230,7 @@ async fn more_lists_at_once_than_may_be_made_are_refused_and_the_others_are_comp
         let request = pb::ListReadableReposRequest { developer_id: format!("dev{n}"), ..list_request() };
         listing.push(tokio::spawn(async move { ide.repos_page(request).await }));
     }
-    app.emulator.wait_held(8).await;
+    app.emulator.wait_held(6).await;
 
     let job = app.job_runner().await;
     let refused = async || job.repos(false).await.is_err_and(|status| reason_of(&status) == "RATE_LIMITED");

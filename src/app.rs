@@ -4,7 +4,7 @@
 //! or a wrong key fails the start with one sentence. Tests start what production starts.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
@@ -33,7 +33,7 @@ use crate::policy::Policy;
 use crate::release::Release;
 use crate::repos::{self, Repos};
 use crate::seal::{Keyring, KeyringError, Sealer};
-use crate::store::{Store, StoreError, StorePlace};
+use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 use crate::tls::{SocketError, SocketIncoming, TcpIncoming, Tls, TlsError, TlsReloader};
 use crate::tokens::{Follower, Refresh, RefreshParts, Refresher, Tokens, tokens};
@@ -93,10 +93,10 @@ struct Listeners {
 /// Opens what `config` names and binds its sockets.
 pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, BuildError> {
     let key_made_at = made_at(&config.key_file);
-    let vault = Arc::new(open_vault(&config.store, config.key_file.clone(), clock.clone()).await?);
+    let vault = Arc::new(open_vault(&config, clock.clone()).await?);
     let listeners = Listeners::bind(&config).await?;
     let outgoing = Outgoing::new(&OutgoingConfig { proxy: config.proxy, ca_pem: config.ca_pem })?;
-    recall(&vault, &config.audit.path).await?;
+    recall(&vault, &config.audit.path, &*clock).await?;
     let (audit, writer) = Audit::open(&config.audit, clock.clone())?;
     if config.entra.browser_authority.is_some() {
         tracing::warn!("entra.browser_authority is set: browsers are sent to an emulator, not to Microsoft");
@@ -149,7 +149,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
         audit: audit.clone(),
         clock: clock.clone(),
     };
-    let sweeper = Sweeper { vault, clock, ended_kept: config.ended_kept };
+    let sweeper = Sweeper { vault, clock };
     let mut actors = Stage::default();
     actors.start_actor("expiry watch", expiries.run(actors.stop.clone()));
     start_actors(&mut actors, (refresher, follower), prover, health, sweeper);
@@ -219,7 +219,12 @@ impl Shared {
                 public_urls: own.public_urls,
             },
             links,
-            operations: Operations { gate: gate.clone(), vault, tokens: tokens.clone() },
+            operations: Operations {
+                gate: gate.clone(),
+                vault,
+                tokens: tokens.clone(),
+                tasks: tasks.clone(),
+            },
             policy: own.policy,
             release: Release {
                 gate: gate.clone(),
@@ -243,37 +248,27 @@ impl Shared {
 }
 
 /// When a file was last written, if the file system tells.
-fn made_at(file: &std::path::Path) -> Option<jiff::Timestamp> {
+fn made_at(file: &Path) -> Option<jiff::Timestamp> {
     file.metadata().and_then(|metadata| metadata.modified()).ok()?.try_into().ok()
 }
 
-async fn open_vault(
-    store: &StorePlace,
-    key_file: PathBuf,
-    clock: Arc<dyn Clock>,
-) -> Result<Vault, BuildError> {
-    let keys = KeyProvider::File(FileKey::open(&key_file)?);
+async fn open_vault(config: &Config, clock: Arc<dyn Clock>) -> Result<Vault, BuildError> {
+    let keys = KeyProvider::File(FileKey::open(&config.key_file)?);
     let holder = crate::secret::make_random_text();
-    let store = Store::open(store, clock, &holder).await?;
+    let store = Store::open(&config.store, clock, &holder).await?;
     let wrapped = store.wrapped_keyring().await?;
     let keyring = keys.unwrap(store.store_id().as_str(), &wrapped)?;
     let sealer = Sealer::new(store.store_id().clone(), Keyring::from_bytes(&keyring)?);
-    Ok(Vault::new(store, sealer))
+    Ok(Vault::new(store, sealer, config.ended_kept))
 }
 
 /// Compares the store with what the audit says of links and disconnects.
-async fn recall(vault: &Vault, audit: &std::path::Path) -> Result<(), BuildError> {
+async fn recall(vault: &Vault, audit: &Path, clock: &dyn Clock) -> Result<(), BuildError> {
     let unreadable = |source| AuditError::Open { path: audit.to_owned(), source: Arc::new(source) };
     for (key, seen) in seen_in(audit, vault.store_id()).map_err(unreadable)? {
         vault.note_seen(&key, seen);
     }
-    let rollbacks = vault.rollbacks().await?;
-    if !rollbacks.is_empty() {
-        tracing::error!(
-            count = rollbacks.len(), first = %rollbacks[0].key,
-            "the store is older than the audit: these connections are refused until the restore is accepted by `azdo-broker connections accept-restore`"
-        );
-    }
+    vault.suspect_rollbacks(clock).await?;
     Ok(())
 }
 

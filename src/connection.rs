@@ -62,10 +62,15 @@ pub struct Failure {
     /// What is in the way, where neither reason nor code tells whose act helps.
     #[serde(default)]
     pub case: Option<Case>,
+    /// The link or disconnect that the row is older than: for replicas that did not see it themselves.
+    #[serde(default)]
+    pub behind: Option<Seen>,
 }
 
 /// A link or a disconnect that somebody saw: what the store must not fall back behind.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize,
+)]
 pub struct Seen {
     pub generation: Generation,
     /// A disconnect.
@@ -115,6 +120,20 @@ impl Change {
 }
 
 impl Failure {
+    /// The first of its kind, which anybody may mend.
+    pub fn new(reason: Reason, since: Timestamp) -> Self {
+        Self {
+            reason,
+            code: None,
+            since,
+            count: 1,
+            needs_person: false,
+            lost: false,
+            case: None,
+            behind: None,
+        }
+    }
+
     /// Who must act in this very case.
     pub fn who_acts(&self) -> Actor {
         self.case.map_or_else(|| self.reason.who_acts(), Case::who_acts)

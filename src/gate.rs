@@ -88,9 +88,9 @@ impl Gate {
         })
     }
 
-    /// Notes for later starts that a link or disconnect was seen (design.md 6.13). Done
+    /// Records for later starts that a link or disconnect was seen (design.md 6.13). Done
     /// already, so a failure is the operator's alone.
-    pub async fn note_seen(&self, store: &StoreId, key: &ConnectionKey, seen: Seen) {
+    pub async fn record_seen(&self, store: &StoreId, key: &ConnectionKey, seen: Seen) {
         let act = if seen.is_end { END_SEEN } else { LINK_SEEN };
         let mut event = Event::new(act, By::Broker, Outcome::Done).about(key);
         (event.generation, event.store) = (Some(seen.generation), Some(store.clone()));

@@ -10,6 +10,7 @@ use crate::git_url::GitUrl;
 use crate::ids::{Label, Organization};
 use crate::integrations::{Check, Found, Report};
 use crate::links::{Begun, ConnectionView, Door, LinkView, below, redirect_path};
+use crate::operations::Restored;
 use crate::pb;
 use crate::reason::Warning;
 use crate::repos::{Listed, Readability};
@@ -35,6 +36,18 @@ pub(super) fn connection_name(key: &ConnectionKey) -> pb::ConnectionName {
         Role::Developer(developer) => (pb::Role::Developer, developer.to_string()),
     };
     pb::ConnectionName { role: role.into(), developer_id }
+}
+
+pub(super) fn restored(restored: &Restored) -> pb::RestoredConnection {
+    let Restored { rollback, refused } = restored;
+    pb::RestoredConnection {
+        account_id: rollback.key.account.to_string(),
+        connection: Some(connection_name(&rollback.key)),
+        generation: rollback.found.unwrap_or_default().0,
+        seen_generation: rollback.seen.generation.0,
+        was_disconnected: rollback.seen.is_end,
+        refused: refused.as_ref().map(|refused| refused.as_str().to_owned()).unwrap_or_default(),
+    }
 }
 
 pub(super) fn warnings(warnings: &[Warning]) -> Vec<pb::Warning> {

@@ -4,7 +4,7 @@ use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::{CHANGE_DEADLINE, Face, asking, encode, parse, status};
-use crate::operations::{RestoreScope, Restored};
+use crate::operations::RestoreScope;
 use crate::pb;
 use crate::pb::operations_server::Operations;
 use crate::reason::Refused;
@@ -90,17 +90,15 @@ impl Operations for Face {
                     RestoreScope::Connection(account, parse::role(Some(connection))?)
                 }
             };
-            let Restored { rollbacks } = self.operations.accept_restore(asking, scope, asked.dry_run).await?;
-            let shown = rollbacks.iter().take(SHOWN_MAX).map(|rollback| pb::RestoredConnection {
-                account_id: rollback.key.account.to_string(),
-                connection: Some(encode::connection_name(&rollback.key)),
-                generation: rollback.found.unwrap_or_default().0,
-                seen_generation: rollback.seen.generation.0,
-                was_disconnected: rollback.seen.is_end,
-            });
+            let restored = self.operations.accept_restore(asking, scope, asked.dry_run).await?;
+            let accepted = restored.iter().filter(|one| one.refused.is_none()).count();
+            // Those that need somebody first.
+            let (refused, taken): (Vec<_>, Vec<_>) = restored.iter().partition(|one| one.refused.is_some());
+            let shown = refused.into_iter().chain(taken).take(SHOWN_MAX);
             Ok(pb::AcceptRestoreResponse {
-                accepted: u32::try_from(rollbacks.len()).unwrap_or(u32::MAX),
-                connections: shown.collect(),
+                accepted: u32::try_from(accepted).unwrap_or(u32::MAX),
+                refused: u32::try_from(restored.len() - accepted).unwrap_or(u32::MAX),
+                connections: shown.map(encode::restored).collect(),
             })
         })
         .await

@@ -1,6 +1,7 @@
 //! The end of an integration, and of the connections that cannot outlive what they were made with.
 
 use super::Integrations;
+use crate::connection::Seen;
 use crate::event::Outcome;
 use crate::gate::Asking;
 use crate::ids::AccountId;
@@ -73,6 +74,8 @@ impl Integrations {
             for key in live {
                 let Some((generation, identity)) = self.vault.disconnect(&key).await? else { continue };
                 self.tokens.end(&key, generation);
+                let seen = Seen { generation, is_end: true };
+                self.gate.record_seen(self.vault.store_id(), &key, seen).await;
                 tracing::info!(connection.key = %key, connection.generation = generation.0, "disconnected");
                 let mut event = asking.event(Outcome::Done).about(&key);
                 event.generation = Some(generation);

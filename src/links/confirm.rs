@@ -120,11 +120,12 @@ impl Parts {
         });
         let generation = self.vault.connect((&link, version), standing, &connection).await?;
         tracing::info!(connection.key = %link.key, connection.generation = generation.0, "connected");
-        self.gate.note_seen(self.vault.store_id(), &link.key, Seen { generation, is_end: false }).await;
         let opened = Opened { key: link.key, generation, connection, failure: None, store_now };
         if let Connection::Live(live) = &opened.connection {
             self.tokens.adopt(&opened.key, generation, live, store_clock);
         }
+        let seen = Seen { generation, is_end: false };
+        self.gate.record_seen(self.vault.store_id(), &opened.key, seen).await;
         Ok(ConnectionView::of(&opened))
     }
 }

@@ -10,6 +10,7 @@ use crate::gate::Asking;
 use crate::ids::{AccountId, Generation};
 use crate::policy::Permission;
 use crate::reason::Refused;
+use crate::vault::{Connection, Opened};
 
 impl Links {
     /// Wipes the grant and ends the role's open links. Repeating it answers the tombstone.
@@ -41,6 +42,7 @@ impl Parts {
         });
         self.gate.conclude(event, disconnected).await?;
         let opened = self.published(&key).await?;
+        self.note_end(opened.as_ref()).await;
         opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
     }
 
@@ -53,8 +55,17 @@ impl Parts {
             self.tokens.end(key, *generation);
             tracing::info!(connection.key = %key, connection.generation = generation.0, "disconnected");
             let seen = Seen { generation: *generation, is_end: true };
-            self.gate.note_seen(self.vault.store_id(), key, seen).await;
+            self.gate.record_seen(self.vault.store_id(), key, seen).await;
         }
         Ok(done)
+    }
+
+    /// Whoever repeats it did not hear that it was done, and neither, perhaps, did the record.
+    async fn note_end(&self, opened: Option<&Opened>) {
+        let Some(Opened { key, generation, connection: Connection::Ended(_), .. }) = opened else { return };
+        let seen = Seen { generation: *generation, is_end: true };
+        if self.vault.note_seen(key, seen) {
+            self.gate.record_seen(self.vault.store_id(), key, seen).await;
+        }
     }
 }

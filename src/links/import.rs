@@ -8,7 +8,7 @@
 //! 3. Whose a grant is, only a refresh can tell: [`tokens`](crate::tokens) proves it at its own pace.
 
 use super::{Links, Parts, lost};
-use crate::connection::{ConnectionKey, Role};
+use crate::connection::{ConnectionKey, Role, Seen};
 use crate::event::Outcome;
 use crate::gate::Asking;
 use crate::ids::{AccountId, ObjectId};
@@ -112,8 +112,10 @@ impl Parts {
             imported.imported_at = standing.store_now;
             match self.vault.import(key, &standing, &imported).await {
                 Ok(generation) => {
-                    self.tokens.end(key, generation);
+                    self.tokens.hold_back(key, generation, imported.imported_at);
                     tracing::info!(connection.key = %key, connection.generation = generation.0, "imported");
+                    let seen = Seen { generation, is_end: false };
+                    self.gate.record_seen(self.vault.store_id(), key, seen).await;
                     return Ok(ImportOutcome::Imported);
                 }
                 Err(VaultError::Changed(_)) => {} // A refresh or a link landed: look again.

@@ -215,13 +215,9 @@ impl ConnectionView {
             },
             Connection::Ended(ended) => {
                 let failure = ended.because.map(|reason| Failure {
-                    reason,
-                    code: None,
-                    since: ended.at,
-                    count: 1,
                     needs_person: true,
-                    lost: false,
                     case: Some(Case::ForeignImport),
+                    ..Failure::new(reason, ended.at)
                 });
                 Self { identity: ended.identity.clone(), failure, ..nothing }
             }
@@ -237,15 +233,7 @@ impl ConnectionView {
     }
 
     pub(super) fn damaged(key: ConnectionKey, reason: Reason) -> Self {
-        let failure = Failure {
-            reason,
-            code: None,
-            since: Timestamp::UNIX_EPOCH,
-            count: 1,
-            needs_person: false,
-            lost: false,
-            case: None,
-        };
-        Self { live: true, failure: Some(failure), ..Self::nobody(key) }
+        let failure = Some(Failure::new(reason, Timestamp::UNIX_EPOCH));
+        Self { live: true, failure, ..Self::nobody(key) }
     }
 }

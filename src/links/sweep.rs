@@ -18,8 +18,6 @@ use crate::vault::{Vault, VaultError};
 pub struct Sweeper {
     pub vault: Arc<Vault>,
     pub clock: Arc<dyn Clock>,
-    /// How long tombstones stay.
-    pub ended_kept: Duration,
 }
 
 impl Sweeper {
@@ -69,7 +67,7 @@ impl Sweeper {
 
     /// A bounded number of them: the next sweep goes on.
     async fn sweep_tombstones(&self) -> Result<(), VaultError> {
-        let erased = self.vault.erase_ended(self.ended_kept).await?;
+        let erased = self.vault.erase_ended().await?;
         if 0 < erased {
             tracing::info!(erased, "erased what was kept of connections that ended long ago");
         }

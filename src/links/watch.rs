@@ -28,7 +28,7 @@ use crate::gate::Asking;
 use crate::ids::AccountId;
 use crate::policy::Permission;
 use crate::reason::{Problem, Reason, Refused};
-use crate::vault::{Changed, Changes, Cursor, VaultError};
+use crate::vault::{Changed, Changes, Cursor};
 
 /// One thing that a watcher is told.
 #[derive(Clone, Debug)]
@@ -271,7 +271,7 @@ impl Watch {
         let view = match self.read(self.parts.vault.connection(key)).await {
             Ok(Some(opened)) => ConnectionView::of(&opened),
             Ok(None) => ConnectionView::nobody(key.clone()),
-            Err(error @ (VaultError::Damaged(_) | VaultError::Sealed { .. })) => {
+            Err(error) if error.is_of_one_record() => {
                 ConnectionView::damaged(key.clone(), error.problem().reason)
             }
             Err(error) => return Err(error.into()),

@@ -10,6 +10,7 @@ mod restore;
 use std::sync::Arc;
 
 use crate::gate::Gate;
+use crate::tasks::Tasks;
 use crate::tokens::Tokens;
 use crate::vault::Vault;
 
@@ -21,4 +22,5 @@ pub struct Operations {
     pub gate: Gate,
     pub vault: Arc<Vault>,
     pub tokens: Tokens,
+    pub tasks: Tasks,
 }

@@ -55,8 +55,8 @@ pub use place::StorePlace;
 pub use postgres::{InvalidPlace, PostgresPlace};
 use rows::Relocation;
 pub use rows::{
-    Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, Count, IntegrationRow, LinkRow, LinkWrite, Loaded,
-    News, Verdict,
+    Cas, Claim, Claimed, Compared, ConnectionRow, ConnectionWrite, Count, IntegrationRow, LinkRow, LinkWrite,
+    Loaded, News, Verdict,
 };
 
 use crate::clock::Clock;
@@ -332,10 +332,7 @@ impl Store {
 /// What replicas compare with what they hold.
 impl Store {
     /// The generations of these connections, in any order; of those that have a row.
-    pub async fn generations(
-        &self,
-        keys: Vec<ConnectionKey>,
-    ) -> Result<Vec<(ConnectionKey, Generation)>, StoreError> {
+    pub async fn generations(&self, keys: Vec<ConnectionKey>) -> Result<Vec<Compared>, StoreError> {
         ask!(self.generations(keys))
     }
 

@@ -153,6 +153,15 @@ pub struct Count {
     pub integrations: u64,
 }
 
+/// What replicas compare with what they hold of a connection.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Compared {
+    pub key: ConnectionKey,
+    pub generation: Generation,
+    /// Somebody saw a link or disconnect that the row is older than, and wrote that into it.
+    pub is_suspected: bool,
+}
+
 /// What another replica changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum News {
@@ -161,6 +170,8 @@ pub enum News {
     Integration(AccountId),
     /// Something may have been missed: whatever is held is to be compared.
     Anything,
+    /// The same, and the store was away: it may have gone back.
+    StoreReturned,
 }
 
 impl Relocation {

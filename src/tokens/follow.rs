@@ -14,41 +14,57 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Refresh;
-use crate::connection::{ConnectionKey, Seen};
+use crate::connection::ConnectionKey;
 use crate::ids::Generation;
-use crate::vault::{Connection, News, Opened, VaultError};
+use crate::vault::{Compared, News, VaultError};
 
 /// An actor for the app to run.
 pub struct Follower {
     refresh: Arc<Refresh>,
-    /// A comparison that did not come to its end.
-    is_owed: bool,
+    owed: Option<Owed>,
+}
+
+/// A comparison that did not come to its end.
+#[derive(Clone, Copy)]
+struct Owed {
+    /// The store was away meanwhile: it may have gone back.
+    after_return: bool,
+    again_at: Duration,
 }
 
 impl Follower {
     pub(super) fn new(refresh: Arc<Refresh>) -> Self {
-        Self { refresh, is_owed: false }
+        Self { refresh, owed: None }
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
         let refresh = self.refresh.clone();
         let mut news = refresh.vault.news();
         loop {
+            let left = self.owed.map(|owed| owed.again_at.saturating_sub(refresh.clock.now().monotonic));
             let heard = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                // Before the news: however many there are, what is owed has its turn.
+                () = refresh.clock.sleep(left.unwrap_or_default()), if left.is_some() => News::Anything,
                 heard = news.next() => heard,
-                () = refresh.clock.sleep(COMPARE_AGAIN), if self.is_owed => News::Anything,
             };
             // Whatever it is: who watches looks for itself.
             refresh.vault.wake_watchers();
+            let was_owed = self.owed.is_some_and(|owed| owed.after_return);
+            let after_return = heard == News::StoreReturned || was_owed;
             let followed = match heard {
                 News::Connection(key, generation) => refresh.follow(&key, generation).await,
                 News::Integration(account) => refresh.accounts.reload(&account).await,
-                News::Anything => refresh.compare().await.inspect(|()| self.is_owed = false),
+                News::Anything | News::StoreReturned => {
+                    self.owed = None;
+                    refresh.compare(after_return).await
+                }
             };
             if let Err(error) = followed {
-                self.is_owed = true;
+                let again_at = refresh.clock.now().monotonic + COMPARE_AGAIN;
+                let again_at = self.owed.map_or(again_at, |owed| owed.again_at);
+                self.owed = Some(Owed { after_return, again_at });
                 tracing::debug!(error = &error as &dyn std::error::Error, "cannot follow the other replicas");
             }
         }
@@ -58,55 +74,46 @@ impl Follower {
 impl Refresh {
     /// Reads the row of a connection that somebody here asked for, if it is newer than what is known.
     async fn follow(&self, key: &ConnectionKey, generation: Generation) -> Result<(), VaultError> {
-        if self.slots.find(key).is_none_or(|slot| generation <= slot.generation()) {
+        if self.slots.find(key).is_none_or(|slot| generation <= slot.known().generation) {
             return Ok(());
         }
-        match self.read(key).await {
-            Ok(Some((opened, store))) => {
-                self.note_if_new(&opened).await;
-                self.learn(key, opened.generation, &opened.connection, &store);
-                // Whoever waits for the lease of the replica that wrote this need not wait on.
-                self.slots.slot(key).return_lease();
-            }
-            Ok(None) => {}
-            // A damaged row fails alone (P9), and what was known before it is not released on.
-            Err(error @ (VaultError::Damaged(_) | VaultError::Sealed { .. })) => {
-                tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "damaged");
-                self.slots.slot(key).learn(generation, None);
-            }
-            Err(error) => return Err(error),
-        }
+        self.look_again(key).await?;
+        // Whoever waits for the lease of the replica that wrote this need not wait on.
+        self.slots.slot(key).return_lease();
         Ok(())
     }
 
-    /// Remembers a link or a disconnect of another replica: of one that died since, nobody else might know.
-    async fn note_if_new(&self, opened: &Opened) {
-        let Some(known) = self.slots.find(&opened.key).and_then(|slot| slot.linked_at()) else { return };
-        let is_end = match &opened.connection {
-            Connection::Live(live) if live.linked_at == known => return,
-            Connection::Live(_) => false,
-            Connection::Imported(_) => return,
-            Connection::Ended(_) => true,
-        };
-        self.note_seen(&opened.key, Seen { generation: opened.generation, is_end }).await;
-    }
-
-    pub(super) async fn note_seen(&self, key: &ConnectionKey, seen: Seen) {
-        self.vault.note_seen(key, seen);
-        self.gate.note_seen(self.vault.store_id(), key, seen).await;
+    /// A record that is at fault fails alone (P9), and what was known before it is not released on.
+    async fn look_again(&self, key: &ConnectionKey) -> Result<(), VaultError> {
+        match self.read(key).await {
+            Err(error) if error.is_of_one_record() => {
+                tracing::error!(
+                    connection.key = %key, error = &error as &dyn std::error::Error,
+                    "a connection is released no more"
+                );
+                Ok(())
+            }
+            read => read.map(drop),
+        }
     }
 
     /// Compares all that is held with the store.
-    async fn compare(&self) -> Result<(), VaultError> {
+    async fn compare(&self, after_return: bool) -> Result<(), VaultError> {
         for keys in self.slots.keys().chunks(COMPARED_AT_ONCE) {
-            for (key, generation) in self.vault.generations(keys.to_vec()).await? {
-                if generation < self.slots.find(&key).map_or(generation, |slot| slot.generation()) {
-                    // A failover that lost its last commits. Links and disconnects among them are refused by
-                    // the vault; of a refresh the older grant goes on.
+            for Compared { key, generation, is_suspected } in self.vault.generations(keys.to_vec()).await? {
+                let Some(slot) = self.slots.find(&key) else { continue };
+                let went_back = generation < slot.known().generation;
+                if (went_back || is_suspected) && slot.has_token() {
+                    // A failover that lost its last commits. Of a refresh the older grant goes on.
                     tracing::error!(connection.key = %key, "the store went back behind what was seen of a connection");
+                    self.look_again(&key).await?;
+                } else {
+                    self.follow(&key, generation).await?;
                 }
-                self.follow(&key, generation).await?;
             }
+        }
+        if after_return {
+            self.vault.suspect_rollbacks(&*self.clock).await?;
         }
         for accounts in self.accounts.held().chunks(COMPARED_AT_ONCE) {
             let named = accounts.iter().map(|(account, _)| account.clone()).collect();

@@ -121,13 +121,10 @@ impl Refresh {
         self.metrics.count(Outcome::Dropped);
         tracing::info!(connection.key = %key, "the connection changed during its refresh; the answer was dropped");
         match self.read(key).await {
-            Ok(Some((opened, store))) => {
-                self.learn(key, opened.generation, &opened.connection, &store);
-                match opened.connection {
-                    Connection::Live(_) | Connection::Imported(_) => self.slots.slot(key).settle(),
-                    Connection::Ended(_) => self.tell(key, not_linked(key), Duration::ZERO),
-                }
-            }
+            Ok(Some(opened)) => match opened.connection {
+                Connection::Live(_) | Connection::Imported(_) => self.slots.slot(key).settle(),
+                Connection::Ended(_) => self.tell(key, not_linked(key), Duration::ZERO),
+            },
             Ok(None) => self.tell(key, not_linked(key), Duration::ZERO),
             Err(error) => self.tell(key, error.problem(), RETRY_STORE),
         }

@@ -24,6 +24,7 @@ mod follow;
 mod land;
 mod metrics;
 mod prove;
+mod read;
 mod refresh;
 mod refresher;
 mod setback;
@@ -43,7 +44,7 @@ pub use self::follow::Follower;
 pub use self::metrics::Metrics;
 pub use self::refresh::{Refresh, RefreshParts};
 pub use self::refresher::{RefreshConfig, Refresher};
-use self::slot::{Answer, Slot, Slots};
+use self::slot::{Answer, Slot, Slots, Stands};
 use crate::clock::{Clock, StoreClock, Validity, earlier};
 use crate::connection::{ConnectionKey, Identity};
 use crate::ids::Generation;
@@ -137,14 +138,23 @@ impl Tokens {
     pub fn adopt(&self, key: &ConnectionKey, generation: Generation, live: &Live, store: &StoreClock) {
         let token = slot::token_of(live, generation, store);
         let slot = self.slots.slot(key);
-        slot.learn(generation, token);
+        slot.learn(generation, Stands::Since(live.linked_at), token);
         slot.settle();
     }
 
     /// Publishes a disconnect: nothing of this or an older generation is released again.
     pub fn end(&self, key: &ConnectionKey, generation: Generation) {
+        self.publish_no_token(key, generation, Stands::Nobody);
+    }
+
+    /// Publishes an import: nothing of who stood there is released again, nor of who came until it is proven.
+    pub fn hold_back(&self, key: &ConnectionKey, generation: Generation, imported_at: Timestamp) {
+        self.publish_no_token(key, generation, Stands::Since(imported_at));
+    }
+
+    fn publish_no_token(&self, key: &ConnectionKey, generation: Generation, stands: Stands) {
         let slot = self.slots.slot(key);
-        slot.learn(generation, None);
+        slot.learn(generation, stands, None);
         slot.settle();
     }
 
@@ -152,7 +162,10 @@ impl Tokens {
     pub fn publish(&self, opened: &Opened, store: &StoreClock) {
         match &opened.connection {
             Connection::Live(live) => self.adopt(&opened.key, opened.generation, live, store),
-            Connection::Imported(_) | Connection::Ended(_) => self.end(&opened.key, opened.generation),
+            Connection::Imported(_) | Connection::Ended(_) => {
+                let stands = Stands::of(&opened.connection);
+                self.publish_no_token(&opened.key, opened.generation, stands);
+            }
         }
     }
 
@@ -299,23 +312,6 @@ fn shutting_down() -> Problem {
 fn timed_out() -> Problem {
     Problem::new(Reason::UpstreamUnavailable, "the refresh has not answered yet; it goes on")
         .retry_after(Duration::from_secs(2))
-}
-
-impl Refresh {
-    /// What a connection's row says, for its slot.
-    fn learn(
-        &self,
-        key: &ConnectionKey,
-        generation: Generation,
-        connection: &Connection,
-        store: &StoreClock,
-    ) {
-        let token = match connection {
-            Connection::Live(live) => slot::token_of(live, generation, store),
-            Connection::Imported(_) | Connection::Ended(_) => None,
-        };
-        self.slots.slot(key).learn(generation, token);
-    }
 }
 
 /// How long a caller waits for a refresh (design.md 6.3); it goes on without the caller.

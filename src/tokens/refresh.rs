@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use super::land::Landing;
 use super::metrics::Outcome;
 use super::setback::Setback;
-use super::slot::{Slots, token_of};
+use super::slot::{Slots, Stands, token_of};
 use super::spend::Unspent;
 use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::budgets::{TokenBudget, Urgency};
-use crate::clock::{Clock, StoreClock, between, later};
+use crate::clock::{Clock, between, later};
 use crate::connection::ConnectionKey;
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;
@@ -24,9 +24,7 @@ use crate::identify::Identify;
 use crate::reason::{Problem, Reason};
 use crate::remedy::Case;
 use crate::secret::{AccessToken, Fingerprint};
-use crate::vault::{
-    Claimed, Connection, Hold, Lease, Leased, Live, Opened, Vault, VaultError, make_keep_alive_at,
-};
+use crate::vault::{Claimed, Connection, Hold, Lease, Leased, Live, Vault, VaultError, make_keep_alive_at};
 
 /// What a refresh needs.
 pub struct Refresh {
@@ -111,7 +109,14 @@ impl Refresh {
 
     /// Spends the lease: asks Entra and lands what it says.
     pub(super) async fn leased(&self, leased: Leased, urgency: Urgency) {
-        let _slot = self.slots.slot(&leased.hold().key);
+        let slot = self.slots.slot(&leased.hold().key);
+        if self.is_outdated(&leased) {
+            self.give_back(leased.hold()).await;
+            return match self.read(&leased.hold().key).await {
+                Ok(_) => slot.settle(),
+                Err(error) => self.tell(&leased.hold().key, error.problem(), RETRY_STORE),
+            };
+        }
         let lease = match leased {
             Leased::Live(lease) => *lease,
             Leased::Imported(lease) => return self.prove(*lease).await,
@@ -137,33 +142,18 @@ impl Refresh {
 
     /// Reads the row and publishes it; true if that answered the demand.
     async fn look(&self, key: &ConnectionKey, want: &Want) -> Result<bool, VaultError> {
-        let Some((opened, store)) = self.read(key).await? else {
+        let Some(opened) = self.read(key).await? else {
             self.tell(key, not_linked(key), Duration::ZERO);
             return Ok(true);
         };
         match &opened.connection {
             Connection::Ended(_) => {
-                self.learn(key, opened.generation, &opened.connection, &store);
                 self.tell(key, not_linked(key), Duration::ZERO);
-                return Ok(true);
+                Ok(true)
             }
-            Connection::Live(_) => self.learn(key, opened.generation, &opened.connection, &store),
-            Connection::Imported(_) => {
-                self.learn(key, opened.generation, &opened.connection, &store);
-                return Ok(false);
-            }
+            Connection::Live(_) => Ok(self.settle_if_answered(key, want)),
+            Connection::Imported(_) => Ok(false),
         }
-        Ok(self.settle_if_answered(key, want))
-    }
-
-    /// The row, and what the store's clock says.
-    pub(super) async fn read(&self, key: &ConnectionKey) -> Result<Option<(Opened, StoreClock)>, VaultError> {
-        let asked = self.clock.now();
-        let opened = self.vault.connection(key).await?;
-        Ok(opened.map(|opened| {
-            let store = StoreClock::new(opened.store_now, asked, self.clock.now());
-            (opened, store)
-        }))
     }
 
     /// What the store's clock says now, or a little less.
@@ -176,7 +166,7 @@ impl Refresh {
     async fn is_answered_by(&self, lease: &Lease, want: &Want) -> bool {
         let Lease { hold, live } = lease;
         let token = token_of(live, hold.generation, &hold.store_clock);
-        self.slots.slot(&hold.key).learn(hold.generation, token);
+        self.slots.slot(&hold.key).learn(hold.generation, Stands::Since(live.linked_at), token);
         if !self.settle_if_answered(&hold.key, want) {
             return false;
         }

@@ -101,7 +101,7 @@ impl Refresh {
             Some(before) if before.reason == reason => (before.since, before.count.saturating_add(1)),
             _ => (self.store_now(hold), 1),
         };
-        let failure = Failure { reason, code, since, count, needs_person: false, lost: false, case };
+        let failure = Failure { code, count, case, ..Failure::new(reason, since) };
         Setback { problem, failure, pause, is_guess: false }
     }
 

@@ -14,7 +14,7 @@ use crate::connection::ConnectionKey;
 use crate::ids::{AccountId, Generation};
 use crate::reason::{Problem, Reason};
 use crate::secret::Fingerprint;
-use crate::vault::Live;
+use crate::vault::{Connection, Live};
 
 /// All slots of this process.
 #[derive(Default)]
@@ -36,8 +36,26 @@ pub(super) struct State {
     /// Grows with each thing that ended: a read of the row, a refresh, whatever its outcome.
     attempts: u64,
     generation: Generation,
+    stands: Stands,
     token: Option<Arc<Token>>,
     problem: Option<Obstacle>,
+}
+
+/// Who stands in a connection's place, as far as a slot knows.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Stands {
+    #[default]
+    Unknown,
+    /// Who was linked, connected or imported then.
+    Since(Timestamp),
+    Nobody,
+}
+
+/// What was learned last of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) generation: Generation,
+    pub(super) stands: Stands,
 }
 
 /// Why there is no new token, and how long asking again is pointless.
@@ -115,14 +133,13 @@ impl Slot {
         self.state.borrow().attempts
     }
 
-    /// When the connection was made whose token is held.
-    pub(super) fn linked_at(&self) -> Option<Timestamp> {
-        self.state.borrow().token.as_ref().map(|token| token.linked_at)
+    pub(super) fn has_token(&self) -> bool {
+        self.state.borrow().token.is_some()
     }
 
-    /// The generation last learned.
-    pub(super) fn generation(&self) -> Generation {
-        self.state.borrow().generation
+    pub(super) fn known(&self) -> Known {
+        let state = self.state.borrow();
+        Known { generation: state.generation, stands: state.stands }
     }
 
     pub(super) fn answer(&self, min_ttl: Duration, now: Moment) -> Answer {
@@ -163,10 +180,11 @@ impl Slot {
 
     /// Takes what a row says, if it is newer than what is known (invariant 3 of [`super`]). Wakes
     /// nobody: a look at the row may be only the first half of an answer.
-    pub(super) fn learn(&self, generation: Generation, token: Option<Token>) {
+    pub(super) fn learn(&self, generation: Generation, stands: Stands, token: Option<Token>) {
         self.state.send_modify(|state| {
             if state.generation < generation {
                 state.generation = generation;
+                state.stands = stands;
                 state.token = token.map(Arc::new);
                 state.problem = None;
             }
@@ -180,11 +198,21 @@ impl Slot {
             let is_current = state.generation <= generation;
             if is_current {
                 state.generation = generation;
+                state.stands = Stands::Since(token.linked_at);
                 state.token = Some(Arc::new(token));
                 state.problem = None;
             }
             is_current
         })
+    }
+
+    /// Releases nothing more of this generation: the row does not say so any longer.
+    pub(super) fn withhold(&self, generation: Generation) {
+        self.state.send_modify(|state| {
+            if state.generation == generation {
+                state.token = None;
+            }
+        });
     }
 
     /// What is known now is the answer: wakes who waits.
@@ -224,6 +252,16 @@ impl Slot {
 
     pub(super) fn unmark_use(&self) {
         self.used.store(i64::MIN, Ordering::Relaxed);
+    }
+}
+
+impl Stands {
+    pub(super) fn of(connection: &Connection) -> Self {
+        match connection {
+            Connection::Live(live) => Self::Since(live.linked_at),
+            Connection::Imported(imported) => Self::Since(imported.imported_at),
+            Connection::Ended(_) => Self::Nobody,
+        }
     }
 }
 

@@ -46,13 +46,9 @@ impl Refresh {
 
     pub(super) fn lost_grant(&self, hold: &Hold) -> Setback {
         let failure = Failure {
-            reason: Reason::RelinkRequired,
-            code: None,
-            since: self.store_now(hold),
-            count: 1,
             needs_person: true,
             lost: true,
-            case: None,
+            ..Failure::new(Reason::RelinkRequired, self.store_now(hold))
         };
         let problem = problem_of_loss(hold.key.role.kind());
         Setback { problem, failure, pause: NEVER, is_guess: false }

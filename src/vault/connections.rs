@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::connection::{Connection, Ended, Imported, Opened, Standing};
+use super::marks::Moment;
 use super::record::{self, ConnectionForm};
 use super::{Hold, Link, Vault, VaultError};
 use crate::clock::later;
@@ -13,7 +14,7 @@ use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
 use crate::seal::Place;
 use crate::secret::make_luck;
-use crate::store::{Cas, ConnectionRow, ConnectionWrite};
+use crate::store::{Cas, Compared, ConnectionRow, ConnectionWrite};
 
 /// What a refresh brought, sealed once, so that the same can be written again and again.
 pub struct SealedRefresh(ConnectionWrite);
@@ -21,11 +22,12 @@ pub struct SealedRefresh(ConnectionWrite);
 impl Vault {
     /// The connection, tombstones included; `None` if it never existed.
     pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<Opened>, VaultError> {
+        let began = self.marks.moment();
         let loaded = self.store.connection(key).await?;
-        if loaded.row.is_none() {
-            self.marks.check(key, None)?;
+        match loaded.row {
+            Some(row) => self.open(row, loaded.store_now, began).map(Some),
+            None => self.marks.check_absent(key, loaded.store_now, began).map(|()| None),
         }
-        loaded.row.map(|row| self.open(row, loaded.store_now)).transpose()
     }
 
     /// A page of an account's connections, tombstones included. A damaged one is an `Err` of its own.
@@ -35,8 +37,9 @@ impl Vault {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(ConnectionKey, Result<Opened, VaultError>)>, VaultError> {
+        let began = self.marks.moment();
         let loaded = self.store.connections(account, after, limit).await?;
-        let open = |row: ConnectionRow| (row.key.clone(), self.open(row, loaded.store_now));
+        let open = |row: ConnectionRow| (row.key.clone(), self.open(row, loaded.store_now, began));
         Ok(loaded.row.into_iter().map(open).collect())
     }
 
@@ -89,10 +92,7 @@ impl Vault {
     }
 
     /// The generations that the store has now, for replicas that compare what they hold.
-    pub async fn generations(
-        &self,
-        keys: Vec<ConnectionKey>,
-    ) -> Result<Vec<(ConnectionKey, Generation)>, VaultError> {
+    pub async fn generations(&self, keys: Vec<ConnectionKey>) -> Result<Vec<Compared>, VaultError> {
         Ok(self.store.generations(keys).await?)
     }
 
@@ -114,6 +114,7 @@ impl Vault {
     /// Who stands in the place of `key`, and at which generation: what a new link or a disconnect has to
     /// know. A damaged record stands there too, as nobody: it can be replaced and ended.
     pub async fn standing(&self, key: &ConnectionKey) -> Result<Standing, VaultError> {
+        let began = self.marks.moment();
         let loaded = self.store.connection(key).await?;
         let store_now = loaded.store_now;
         let Some(row) = loaded.row else {
@@ -126,7 +127,7 @@ impl Vault {
             });
         };
         let (generation, is_live) = (Some(row.generation), row.live);
-        let (identity, origin) = match self.open(row, store_now).map(|opened| opened.connection) {
+        let (identity, origin) = match self.open(row, store_now, began).map(|opened| opened.connection) {
             Ok(Connection::Live(live)) => (Some(live.identity), live.origin),
             Ok(Connection::Imported(imported)) => (None, Some(imported.origin)),
             Ok(Connection::Ended(ended)) => (None, ended.origin),
@@ -138,10 +139,10 @@ impl Vault {
         Ok(Standing { generation, is_live, identity, origin, store_now })
     }
 
-    /// Erases tombstones that ended longer ago than `kept`, with all they say of anybody; a bounded number of
-    /// them, and tells how many.
-    pub async fn erase_ended(&self, kept: Duration) -> Result<usize, VaultError> {
-        Ok(self.store.erase_ended(kept, ERASED_AT_ONCE).await?)
+    /// Erases tombstones that are kept no longer, with all they say of anybody; a bounded number of them, and
+    /// tells how many.
+    pub async fn erase_ended(&self) -> Result<usize, VaultError> {
+        Ok(self.store.erase_ended(self.marks.ended_kept, ERASED_AT_ONCE).await?)
     }
 
     /// Replaces the connection by a tombstone and ends the role's open links, in one transaction. Returns
@@ -241,7 +242,7 @@ impl Vault {
         Ok(generation)
     }
 
-    async fn commit(&self, write: ConnectionWrite) -> Result<Generation, VaultError> {
+    pub(super) async fn commit(&self, write: ConnectionWrite) -> Result<Generation, VaultError> {
         let (key, generation) = (write.key.clone(), write.generation);
         match self.store.commit(write).await? {
             Cas::Won => {
@@ -253,26 +254,15 @@ impl Vault {
     }
 
     /// The row that puts `connection` in the place of `expected`, one generation on.
-    fn write(
+    pub(super) fn write(
         &self,
         key: &ConnectionKey,
-        from: (Option<Generation>, Timestamp),
+        (expected, now): (Option<Generation>, Timestamp),
         form: &ConnectionForm<'_>,
         (refresh_at, change): (Option<Timestamp>, Option<Change>),
     ) -> ConnectionWrite {
-        let above = from.0.unwrap_or_default();
-        ConnectionWrite { change, ..self.write_above(key, (from.0, from.1, above), form, refresh_at) }
-    }
-
-    /// The same above another generation, and told to nobody.
-    pub(super) fn write_above(
-        &self,
-        key: &ConnectionKey,
-        (expected, now, above): (Option<Generation>, Timestamp, Generation),
-        form: &ConnectionForm<'_>,
-        refresh_at: Option<Timestamp>,
-    ) -> ConnectionWrite {
-        let generation = above.next(now);
+        // Above what was seen, too: where the store went back, so may have its clock.
+        let generation = expected.unwrap_or_default().max(self.marks.generation(key)).next(now);
         let plain = record::write(form);
         let place = Place { table: TABLE, key: &key.to_string(), generation: generation.0 };
         ConnectionWrite {
@@ -283,18 +273,29 @@ impl Vault {
             live: form.is_open(),
             refresh_at,
             grant_until: form.grant_expires_by(),
-            change: None,
+            change,
         }
     }
 
     /// Opens a row that a test took from the store itself.
     #[cfg(test)]
     pub(crate) fn open_for_tests(&self, row: ConnectionRow) -> Result<Opened, VaultError> {
-        self.open(row, Timestamp::UNIX_EPOCH)
+        self.open(row, Timestamp::UNIX_EPOCH, self.marks.moment())
     }
 
-    pub(super) fn open(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Opened, VaultError> {
-        self.marks.check(&row.key, Some(row.generation))?;
+    /// Opens a row that was read since `began`.
+    pub(super) fn open(
+        &self,
+        row: ConnectionRow,
+        store_now: Timestamp,
+        began: Moment,
+    ) -> Result<Opened, VaultError> {
+        self.marks.check(&row, began)?;
+        self.open_sealed(row, store_now)
+    }
+
+    /// Opens it even if it is older than what was seen.
+    pub(super) fn open_sealed(&self, row: ConnectionRow, store_now: Timestamp) -> Result<Opened, VaultError> {
         let key = row.key.to_string();
         let place = Place { table: TABLE, key: &key, generation: row.generation.0 };
         let plain = self

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::connection::{Connection, Imported, Live, Opened};
+use super::marks::Moment;
 use super::{Vault, VaultError};
 use crate::clock::{Clock, StoreClock, later};
 use crate::connection::{Change, ConnectionKey, Failure};
@@ -129,11 +130,11 @@ impl Watched {
 impl Vault {
     /// Asks for the lease of one connection.
     pub async fn claim(&self, key: &ConnectionKey, clock: &dyn Clock) -> Result<Claimed, VaultError> {
-        let asked = clock.now();
+        let (asked, began) = (clock.now(), self.marks.moment());
         Ok(match self.store.claim(key, LEASE).await? {
             Claim::Won(claimed) => {
                 let told = StoreClock::new(claimed.store_now, asked, clock.now());
-                let lease = self.lease(claimed.row, claimed.store_now, told).await?;
+                let lease = self.lease(claimed.row, claimed.store_now, (told, began)).await?;
                 lease.map_or(Claimed::Absent, Claimed::Won)
             }
             Claim::Absent(_) => Claimed::Absent,
@@ -146,11 +147,11 @@ impl Vault {
     /// come due again and again.
     pub async fn claim_due(&self, limit: usize, clock: &dyn Clock) -> Result<Vec<Leased>, VaultError> {
         let mut leases = Vec::new();
-        let asked = clock.now();
+        let (asked, began) = (clock.now(), self.marks.moment());
         for claimed in self.store.claim_due(limit, LEASE).await? {
             let told = StoreClock::new(claimed.store_now, asked, clock.now());
             let key = claimed.row.key.clone();
-            match self.lease(claimed.row, claimed.store_now, told).await {
+            match self.lease(claimed.row, claimed.store_now, (told, began)).await {
                 Ok(lease) => leases.extend(lease),
                 Err(error) => {
                     tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "put aside");
@@ -194,11 +195,11 @@ impl Vault {
         &self,
         row: ConnectionRow,
         store_now: Timestamp,
-        store_clock: StoreClock,
+        (store_clock, began): (StoreClock, Moment),
     ) -> Result<Option<Leased>, VaultError> {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
         let seen = Watched::of(&row);
-        match self.open(row, store_now) {
+        match self.open(row, store_now, began) {
             Ok(Opened { connection: Connection::Live(live), failure, .. }) => {
                 let hold = Hold { key, generation, failure, store_now, store_clock, fence, seen };
                 Ok(Some(Leased::Live(Box::new(Lease { hold, live }))))
@@ -210,15 +211,11 @@ impl Vault {
             }
             Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),
             Err(error) => {
-                let failure = Failure {
-                    reason: error.problem().reason,
-                    code: None,
-                    since: store_now,
-                    count: 1,
-                    needs_person: false,
-                    lost: false,
-                    case: None,
+                let behind = match &error {
+                    VaultError::RolledBack(rollback) => Some(rollback.seen),
+                    _ => None,
                 };
+                let failure = Failure { behind, ..Failure::new(error.problem().reason, store_now) };
                 let retry_at = later(store_now, DAMAGED_PAUSE);
                 let change = seen.change_by(&failure);
                 let verdict = Verdict { key, generation, fence, failure, retry_at, change };

@@ -4,28 +4,55 @@
 //!
 //! 1. A row that is older than a link or disconnect that was seen does not open: not what was disconnected
 //!    comes back, and not an identity that was replaced (P9).
-//! 2. Where an end was seen, a row that is not there is none that came back: its tombstone was erased, or is of a
-//!    time before it was ever linked.
-//! 3. Anything written later lifts that: a new link, or an operator's word that the restore was meant
+//! 2. Who finds that out writes it into the row, so that replicas that saw nothing refuse it too.
+//! 3. Where an end was seen, a row that is not there is none that came back: its tombstone was erased, or is of a
+//!    time before it was ever linked. Nor is one that was linked so long ago that it may have ended, and its
+//!    tombstone been erased, unseen.
+//! 4. Anything written later lifts that: a new link, or an operator's word that the restore was meant
 //!    ([`Vault::accept_restore`]). Both get a generation above all that was seen, so that other replicas need
 //!    not be told.
 //!
 //! What was seen is what this process made or learned, and what its audit says at start. A store that goes
-//! back while no replica runs, with an audit that went back too, is not noticed by anybody.
+//! back while no replica runs, with an audit that went back too, is not noticed by anybody. A mark costs some
+//! hundred bytes; beyond [`MARKS_MAX`] any one is dropped, which only the audit still knows.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::connection::{Connection, Ended};
-use super::{Vault, VaultError};
+use super::{Claimed, Vault, VaultError};
+use crate::clock::{Clock, earlier};
 use crate::connection::{Change, ConnectionKey, Seen};
 use crate::ids::{AccountId, Generation, StoreId};
-use crate::reason::Reason;
-use crate::store::{Cas, ConnectionWrite};
+use crate::store::{Compared, ConnectionRow};
 
 /// The newest link or disconnect that was seen of each connection.
+#[derive(Debug)]
+pub(super) struct Marks {
+    noted: RwLock<Noted>,
+    /// How long tombstones stay in this store.
+    pub(super) ended_kept: Duration,
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Marks(RwLock<HashMap<ConnectionKey, Seen>>);
+struct Noted {
+    marks: HashMap<ConnectionKey, Mark>,
+    /// Grows with each mark.
+    count: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    seen: Seen,
+    noted: Moment,
+}
+
+/// Before a read began: what was noted only since then tells nothing about what it brings.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Moment(u64);
 
 /// A connection whose row is older than what was seen.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,38 +64,76 @@ pub struct Rollback {
 }
 
 impl Marks {
-    pub(super) fn note(&self, key: &ConnectionKey, seen: Seen) {
-        let mut marks = self.0.write().expect("no panic while held");
-        if MARKS_MAX <= marks.len() && !marks.contains_key(key) {
-            // Any will do: its audit still has it.
-            let some = marks.keys().next().cloned();
-            some.and_then(|key| marks.remove(&key));
-        }
-        let mark = marks.entry(key.clone()).or_default();
-        *mark = seen.max(*mark);
+    pub(super) fn new(ended_kept: Duration) -> Self {
+        Self { noted: RwLock::default(), ended_kept }
     }
 
-    /// Whether this row, or its absence, is older than what was seen.
-    pub(super) fn check(&self, key: &ConnectionKey, found: Option<Generation>) -> Result<(), VaultError> {
-        let marks = self.0.read().expect("no panic while held");
-        match marks.get(key) {
-            Some(seen) if is_behind(found, *seen) => {
-                Err(VaultError::RolledBack(Rollback { key: key.clone(), found, seen: *seen }))
-            }
-            _ => Ok(()),
-        }
+    pub(super) fn moment(&self) -> Moment {
+        Moment(self.noted.read().expect("no panic while held").count)
     }
 
-    fn forget(&self, key: &ConnectionKey) {
-        self.0.write().expect("no panic while held").remove(key);
+    /// Whether that is newer than what was known.
+    pub(super) fn note(&self, key: &ConnectionKey, seen: Seen) -> bool {
+        let mut noted = self.noted.write().expect("no panic while held");
+        let before = noted.marks.get(key).copied();
+        if before.is_some_and(|mark| seen <= mark.seen) {
+            return false;
+        }
+        if MARKS_MAX <= noted.marks.len() && before.is_none() {
+            let some = noted.marks.keys().next().cloned();
+            some.and_then(|key| noted.marks.remove(&key));
+        }
+        noted.count += 1;
+        let mark = Mark { seen, noted: Moment(noted.count) };
+        noted.marks.insert(key.clone(), mark);
+        true
+    }
+
+    /// Whether a row that was read since `began` is older than what was seen, here or by who wrote that into it.
+    pub(super) fn check(&self, row: &ConnectionRow, began: Moment) -> Result<(), VaultError> {
+        let written = row.failure.as_ref().and_then(|failure| failure.behind);
+        if let Some(seen) = written {
+            self.note(&row.key, seen);
+        }
+        let seen = written.max(self.seen_before(&row.key, began));
+        rolled_back(&row.key, Some(row.generation), seen.filter(|seen| row.generation < seen.generation))
+    }
+
+    /// Whether a row is missed that should have been there at `store_now`.
+    pub(super) fn check_absent(
+        &self,
+        key: &ConnectionKey,
+        store_now: Timestamp,
+        began: Moment,
+    ) -> Result<(), VaultError> {
+        let kept_since = earlier(store_now, self.ended_kept).as_microsecond();
+        let seen = self.seen_before(key, began);
+        rolled_back(key, None, seen.filter(|seen| !seen.is_end && kept_since < seen.generation.0))
+    }
+
+    /// The newest generation that was seen of it.
+    pub(super) fn generation(&self, key: &ConnectionKey) -> Generation {
+        self.mark(key).map(|mark| mark.seen.generation).unwrap_or_default()
+    }
+
+    fn seen_before(&self, key: &ConnectionKey, began: Moment) -> Option<Seen> {
+        self.mark(key).filter(|mark| mark.noted <= began).map(|mark| mark.seen)
+    }
+
+    fn mark(&self, key: &ConnectionKey) -> Option<Mark> {
+        self.noted.read().expect("no panic while held").marks.get(key).copied()
     }
 
     fn all(&self) -> Vec<(ConnectionKey, Seen)> {
-        let marks = self.0.read().expect("no panic while held");
-        let mut all: Vec<_> = marks.iter().map(|(key, seen)| (key.clone(), *seen)).collect();
+        let noted = self.noted.read().expect("no panic while held");
+        let mut all: Vec<_> = noted.marks.iter().map(|(key, mark)| (key.clone(), mark.seen)).collect();
         all.sort();
         all
     }
+}
+
+fn rolled_back(key: &ConnectionKey, found: Option<Generation>, seen: Option<Seen>) -> Result<(), VaultError> {
+    seen.map_or(Ok(()), |seen| Err(VaultError::RolledBack(Rollback { key: key.clone(), found, seen })))
 }
 
 impl Vault {
@@ -77,77 +142,89 @@ impl Vault {
         self.store.store_id()
     }
 
-    /// Remembers that a link or a disconnect was seen.
-    pub fn note_seen(&self, key: &ConnectionKey, seen: Seen) {
-        self.marks.note(key, seen);
+    /// Remembers that a link or a disconnect was seen. False: it was known.
+    pub fn note_seen(&self, key: &ConnectionKey, seen: Seen) -> bool {
+        self.marks.note(key, seen)
     }
 
-    /// Compares what was seen with the store. What the store is not behind of is forgotten.
+    /// Compares what was seen with the store.
     pub async fn rollbacks(&self) -> Result<Vec<Rollback>, VaultError> {
         let mut behind = Vec::new();
         for marks in self.marks.all().chunks(COMPARED_AT_ONCE) {
             let keys = marks.iter().map(|(key, _)| key.clone()).collect();
-            let found: HashMap<_, _> = self.store.generations(keys).await?.into_iter().collect();
+            let found = self.store.generations(keys).await?;
+            let found: HashMap<_, _> =
+                found.into_iter().map(|Compared { key, generation, .. }| (key, generation)).collect();
             for (key, seen) in marks {
-                match found.get(key).copied() {
-                    found if is_behind(found, *seen) => {
-                        behind.push(Rollback { key: key.clone(), found, seen: *seen });
+                match found.get(key) {
+                    Some(found) if *found < seen.generation => {
+                        behind.push(Rollback { key: key.clone(), found: Some(*found), seen: *seen });
                     }
-                    _ => {}
+                    Some(_) => {}
+                    None if seen.is_end => {}
+                    // The store's clock says whether it is missed.
+                    None => match self.connection(key).await {
+                        Err(VaultError::RolledBack(rollback)) => behind.push(rollback),
+                        Err(error @ VaultError::Store(_)) => return Err(error),
+                        _ => {}
+                    },
                 }
             }
         }
         Ok(behind)
     }
 
+    /// Compares what was seen with a store that was away, and writes what is older into its rows. Tells how
+    /// many there are.
+    pub async fn suspect_rollbacks(&self, clock: &dyn Clock) -> Result<usize, VaultError> {
+        let rollbacks = self.rollbacks().await?;
+        if let Some(first) = rollbacks.first() {
+            tracing::error!(
+                count = rollbacks.len(), first = %first.key,
+                "the store is older than what was seen: these connections are refused until the restore is accepted by `azdo-broker connections accept-restore`"
+            );
+        }
+        for Rollback { key, .. } in rollbacks.iter().filter(|rollback| rollback.found.is_some()) {
+            self.suspect(key, clock).await?;
+        }
+        Ok(rollbacks.len())
+    }
+
+    /// Writes into a row that it is older than what was seen, if it is and nobody refreshes it.
+    pub async fn suspect(&self, key: &ConnectionKey, clock: &dyn Clock) -> Result<(), VaultError> {
+        // A lease of what does not open leaves its reason in the row.
+        match self.claim(key, clock).await {
+            Ok(Claimed::Won(leased)) => self.release(leased.hold()).await,
+            Err(error @ VaultError::Store(_)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the older state for good: it is written again, above all that was seen. What the store does not
     /// hold at all becomes a tombstone.
     pub async fn accept_restore(&self, rollback: &Rollback) -> Result<(), VaultError> {
         let loaded = self.store.connection(&rollback.key).await?;
-        self.marks.forget(&rollback.key);
-        let accepted = async {
-            let connection = match loaded.row {
-                Some(row) => self.open(row, loaded.store_now)?.connection,
-                None => Connection::Ended(Ended {
-                    at: loaded.store_now,
-                    identity: None,
-                    because: None,
-                    origin: None,
-                }),
-            };
-            let seen = rollback.seen.generation;
-            let before = rollback.found.map_or(seen, |found| found.max(seen));
-            let (from, refresh_at) = ((rollback.found, loaded.store_now, before), Some(loaded.store_now));
-            let change = Some(if connection.is_open() { Change::Connected } else { Change::Disconnected });
-            let write = self.write_above(&rollback.key, from, &(&connection).into(), refresh_at);
-            match self.store.commit(ConnectionWrite { change, ..write }).await? {
-                Cas::Won => {
-                    self.wake_watchers();
-                    Ok(())
-                }
-                Cas::Lost => Err(VaultError::Changed(rollback.key.to_string())),
-            }
-        };
-        let accepted = accepted.await;
-        if accepted.is_err() {
-            self.marks.note(&rollback.key, rollback.seen);
+        let nobody = || Ended { at: loaded.store_now, identity: None, because: None, origin: None };
+        let opened = loaded.row.map(|row| self.open_sealed(row, loaded.store_now)).transpose()?;
+        let connection = opened.map_or_else(|| Connection::Ended(nobody()), |opened| opened.connection);
+        let change = if connection.is_open() { Change::Connected } else { Change::Disconnected };
+        let (from, due) = ((rollback.found, loaded.store_now), Some(loaded.store_now));
+        let write = self.write(&rollback.key, from, &(&connection).into(), (due, Some(change)));
+        self.commit(write).await.map(drop)
+    }
+
+    /// Looks at all of an account's rows, for what other replicas wrote into them.
+    pub async fn look_for_suspected(&self, account: &AccountId) -> Result<(), VaultError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.connections(account, after.as_deref(), ROWS_AT_ONCE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.role.to_string());
         }
-        accepted
-    }
-
-    /// Lets what waited for an operator's word go on.
-    pub async fn resume_restored(&self, account: &AccountId) -> Result<(), VaultError> {
-        self.lift_pauses(account, Reason::RollbackSuspected).await
     }
 }
 
-fn is_behind(found: Option<Generation>, seen: Seen) -> bool {
-    match found {
-        Some(found) => found < seen.generation,
-        None => !seen.is_end,
-    }
-}
-
-/// Some hundred bytes each. Links and disconnects are people's acts, a few a second at the most.
+/// Links and disconnects are people's acts, a few a second at the most.
 const MARKS_MAX: usize = 200_000;
 const COMPARED_AT_ONCE: usize = 2_000;
+const ROWS_AT_ONCE: usize = 200;

@@ -27,11 +27,13 @@ pub use leases::{Claimed, Hold, ImportLease, Lease, Leased};
 pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 pub use marks::Rollback;
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 use crate::reason::{Problem, Reason, Refused};
 use crate::seal::{SealError, Sealer};
-pub use crate::store::{News, StoreNews};
+pub use crate::store::{Compared, News, StoreNews};
 
 use crate::store::{Store, StoreError};
 
@@ -70,8 +72,9 @@ pub enum VaultError {
 }
 
 impl Vault {
-    pub fn new(store: Store, sealer: Sealer) -> Self {
-        Self { store, sealer, marks: marks::Marks::default(), changed: watch::Sender::default() }
+    /// `ended_kept`: how long tombstones stay before they are erased.
+    pub fn new(store: Store, sealer: Sealer, ended_kept: Duration) -> Self {
+        Self { store, sealer, marks: marks::Marks::new(ended_kept), changed: watch::Sender::default() }
     }
 
     /// What other replicas write from now on.
@@ -86,6 +89,11 @@ impl Vault {
 }
 
 impl VaultError {
+    /// One record is at fault, and fails alone (P9).
+    pub fn is_of_one_record(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Sealed { .. } | Self::RolledBack(_))
+    }
+
     /// The same, for a caller. The cause is logged where this is made.
     pub fn problem(&self) -> Problem {
         match self {
@@ -116,4 +124,4 @@ impl From<VaultError> for Refused {
 }
 
 /// A busy or restarting store is mostly back by then.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, IntegrationRow, Store, StoreError, Verdict,
+    Cas, Claim, Claimed, Compared, ConnectionRow, ConnectionWrite, IntegrationRow, Store, StoreError, Verdict,
 };
 use crate::connection::{ConnectionKey, Failure, Role};
 use crate::ids::{Generation, InvalidName};
@@ -104,9 +104,19 @@ async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
     generations.sort();
     let versions = store.integration_versions(vec![name("a"), name("absent")]).await?;
 
-    assert_eq!(generations, [(key("a"), Generation(7)), (key("b"), Generation(8))]);
+    let compared = |account, generation, is_suspected| Compared {
+        key: key(account),
+        generation: Generation(generation),
+        is_suspected,
+    };
+    assert_eq!(generations, [compared("a", 7, false), compared("b", 8, false)]);
     assert_eq!(versions, [(name("a"), 3)]);
     assert_eq!(store.generations(Vec::new()).await?, []);
+
+    let claimed = claim(store, "a", LEASE).await?;
+    let failure = Failure::new(Reason::RollbackSuspected, claimed.store_now);
+    won(store.record_failure(Verdict { failure, ..verdict(&claimed, claimed.store_now) }).await?);
+    assert_eq!(store.generations(vec![key("a")]).await?, [compared("a", 7, true)]);
     Ok(())
 }
 
@@ -356,6 +366,7 @@ fn failure(since: Timestamp) -> Failure {
         needs_person: true,
         lost: false,
         case: None,
+        behind: None,
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn old_tombstones_are_erased_the_oldest_first(store: &Store) ->
     let stay = async |store: &Store| -> Result<Vec<String>, StoreError> {
         let mut found = store.generations(held.clone()).await?;
         found.sort();
-        Ok(found.into_iter().map(|(key, _)| key.account.to_string()).collect())
+        Ok(found.into_iter().map(|one| one.key.account.to_string()).collect())
     };
 
     assert_eq!(store.erase_ended(kept, 1).await?, 1);

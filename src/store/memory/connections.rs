@@ -10,7 +10,7 @@ use crate::connection::{Change, ConnectionKey};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
 use crate::store::error::StoreError;
-use crate::store::rows::{Cas, ConnectionRow, ConnectionWrite, LinkRow, LinkWrite, Loaded, News};
+use crate::store::rows::{Cas, Compared, ConnectionRow, ConnectionWrite, LinkRow, LinkWrite, Loaded, News};
 
 impl MemoryHandle {
     pub(in crate::store) async fn connection(
@@ -173,10 +173,15 @@ impl MemoryHandle {
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Vec<(ConnectionKey, Generation)>, StoreError> {
+    ) -> Result<Vec<Compared>, StoreError> {
         let compare = |at: &mut Work<'_>| {
-            let generation = |key| at.state.connections.get(&key).map(|row| (key, row.generation));
-            let mut found: Vec<_> = keys.into_iter().filter_map(generation).collect();
+            let compared = |key| {
+                let row = at.state.connections.get(&key)?;
+                let failed = row.failure.as_ref();
+                let is_suspected = failed.is_some_and(|one| one.reason == Reason::RollbackSuspected);
+                Some(Compared { key, generation: row.generation, is_suspected })
+            };
+            let mut found: Vec<_> = keys.into_iter().filter_map(compared).collect();
             // Whoever asks may ask in any order; what comes of it is always the same.
             found.sort();
             found

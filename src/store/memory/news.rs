@@ -1,7 +1,7 @@
 //! What other handles changed.
 //!
-//! As in `PostgreSQL`, whatever may have been missed is told as [`News::Anything`]: at first, after the line
-//! was cut, and now and then even if all seems well.
+//! As in `PostgreSQL`, whatever may have been missed is told: as [`News::StoreReturned`] at first and after the
+//! line was cut, as [`News::Anything`] meanwhile, and now and then even if all seems well.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,9 +71,10 @@ impl MemoryNews {
                 self.wait(Some(Instant::now() + CALL_AGAIN)).await;
                 return News::Anything;
             }
-            if std::mem::take(&mut self.missed) || self.compare_at <= Instant::now() {
+            if self.missed || self.compare_at <= Instant::now() {
                 self.compare_at = Instant::now() + COMPARE_EVERY;
-                return News::Anything;
+                let returned = std::mem::take(&mut self.missed);
+                return if returned { News::StoreReturned } else { News::Anything };
             }
             let front = self.ear.heard().front().cloned();
             let due = match (front, self.line.news_fault()) {

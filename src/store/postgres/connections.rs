@@ -11,7 +11,7 @@ use crate::connection::{Change, ConnectionKey};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
 use crate::store::error::StoreError;
-use crate::store::rows::{Cas, ConnectionRow, ConnectionWrite, LinkRow, LinkWrite, Loaded};
+use crate::store::rows::{Cas, Compared, ConnectionRow, ConnectionWrite, LinkRow, LinkWrite, Loaded};
 
 impl Postgres {
     pub(in crate::store) async fn connection(
@@ -73,8 +73,6 @@ impl Postgres {
         reason: Reason,
     ) -> Result<(), StoreError> {
         let lent = self.lend("resume connections").await?;
-        // What somebody else wrote there may be no JSON. Ours begins with the reason.
-        let begins = format!("{{\"reason\":\"{}\",", reason.as_str());
         let sql = "WITH mended AS (
                      UPDATE azdo_broker.connections SET retry_at = NULL, failure = NULL
                      WHERE account = $1 AND live AND starts_with(failure, $2)
@@ -83,7 +81,7 @@ impl Postgres {
                      INSERT INTO azdo_broker.outbox (account, role, generation, change, happened_at)
                      SELECT account, role, generation, $3, azdo_broker.store_now() FROM mended)
                    SELECT pg_notify('azdo_broker', $1) WHERE EXISTS (SELECT 1 FROM mended)";
-        lent.rows(sql, &[&account.as_str(), &begins, &Change::Recovered.as_str()]).await?;
+        lent.rows(sql, &[&account.as_str(), &begins(reason), &Change::Recovered.as_str()]).await?;
         lent.done();
         Ok(())
     }
@@ -151,16 +149,21 @@ impl Postgres {
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Vec<(ConnectionKey, Generation)>, StoreError> {
+    ) -> Result<Vec<Compared>, StoreError> {
         let lent = self.lend("compare connections").await?;
         let accounts: Vec<&str> = keys.iter().map(|key| key.account.as_str()).collect();
         let roles: Vec<String> = keys.iter().map(|key| key.role.to_string()).collect();
-        let sql = "SELECT c.account, c.role, c.generation
+        let sql = "SELECT c.account, c.role, c.generation, coalesce(starts_with(c.failure, $3), false)
                    FROM unnest($1::text[], $2::text[]) AS k (account, role)
                    JOIN azdo_broker.connections c ON c.account = k.account AND c.role = k.role";
-        let rows = lent.rows(sql, &[&accounts, &roles]).await?;
+        let suspected = begins(Reason::RollbackSuspected);
+        let rows = lent.rows(sql, &[&accounts, &roles, &suspected]).await?;
         lent.done();
-        Ok(rows.iter().filter_map(|row| Some((key(row, 0)?, Generation(row.get(2))))).collect())
+        let compared = |row: &tokio_postgres::Row| {
+            let generation = Generation(row.get(2));
+            Some(Compared { key: key(row, 0)?, generation, is_suspected: row.get(3) })
+        };
+        Ok(rows.iter().filter_map(compared).collect())
     }
 
     pub(in crate::store) async fn expiring_grants(
@@ -262,4 +265,9 @@ async fn repeated(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreErro
                WHERE account = $1 AND role = $2 AND generation = $3 AND sealed = $4";
     let same = lent.row(sql, &[&account, &role, &write.generation.0, &write.sealed]).await?;
     Ok(Cas::of_changed_rows(usize::from(same.is_some())))
+}
+
+/// How a failure of this reason begins in its column, where what somebody else wrote may be no JSON.
+fn begins(reason: Reason) -> String {
+    format!("{{\"reason\":\"{}\",", reason.as_str())
 }

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Whatever may have been missed is told as [`News::Anything`]: after each new line, while there is none,
-//!    and every [`COMPARE_EVERY`] even if all seems well.
+//! 1. Whatever may have been missed is told as [`News::Anything`]: while there is no line, and every
+//!    [`COMPARE_EVERY`] even if all seems well; after each new line as [`News::StoreReturned`].
 //! 2. A line that is dead is noticed within [`PING_EVERY`] and [`PING_MAX`], so that a replica that reaches
 //!    the database learns of a disconnect within a second (design.md 6.3).
 
@@ -71,7 +71,11 @@ impl PostgresNews {
     /// Makes a new line, or waits a little: either way the pool may reach the database meanwhile.
     async fn call(&mut self) -> News {
         match timeout(CALL_MAX, Line::to(&self.place)).await {
-            Ok(Ok(line)) => self.line = Some(line),
+            Ok(Ok(line)) => {
+                self.line = Some(line);
+                self.compare_at = Instant::now() + COMPARE_EVERY;
+                return News::StoreReturned;
+            }
             Ok(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot listen for changes");
                 tokio::time::sleep(CALL_AGAIN).await;

@@ -9,7 +9,7 @@ use super::outbox;
 use crate::connection::{Change, ConnectionKey, Role};
 use crate::ids::{AccountId, Generation};
 use crate::reason::Reason;
-use crate::store::rows::{Cas, ConnectionRow, ConnectionWrite};
+use crate::store::rows::{Cas, Compared, ConnectionRow, ConnectionWrite};
 
 pub(in crate::store) fn load(
     tx: &Transaction<'_>,
@@ -100,15 +100,20 @@ fn repeated(tx: &Transaction<'_>, write: &ConnectionWrite) -> rusqlite::Result<C
 pub(in crate::store) fn generations(
     tx: &Transaction<'_>,
     keys: Vec<ConnectionKey>,
-) -> rusqlite::Result<Vec<(ConnectionKey, Generation)>> {
-    let mut statement =
-        tx.prepare_cached("SELECT generation FROM connections WHERE account = ?1 AND role = ?2")?;
+) -> rusqlite::Result<Vec<Compared>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT generation, coalesce(CASE WHEN json_valid(failure) THEN failure ->> '$.reason' = ?3 END, 0)
+         FROM connections WHERE account = ?1 AND role = ?2",
+    )?;
+    let suspected = Reason::RollbackSuspected.as_str();
     let mut found = Vec::new();
     for key in keys {
         let row = statement
-            .query_row(params![key.account.as_str(), key.role.to_string()], |row| row.get(0))
+            .query_row(params![key.account.as_str(), key.role.to_string(), suspected], |row| {
+                Ok((Generation(row.get(0)?), row.get(1)?))
+            })
             .optional()?;
-        found.extend(row.map(|generation| (key, Generation(generation))));
+        found.extend(row.map(|(generation, is_suspected)| Compared { key, generation, is_suspected }));
     }
     Ok(found)
 }

@@ -11,7 +11,8 @@ use crate::ids::{AccountId, Generation, LinkId};
 use crate::reason::Reason;
 use crate::store::error::StoreError;
 use crate::store::rows::{
-    Cas, Claim, Claimed, ConnectionRow, ConnectionWrite, IntegrationRow, LinkRow, LinkWrite, Loaded, Verdict,
+    Cas, Claim, Claimed, Compared, ConnectionRow, ConnectionWrite, IntegrationRow, LinkRow, LinkWrite,
+    Loaded, Verdict,
 };
 
 /// Connections.
@@ -220,7 +221,7 @@ impl Sqlite {
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Vec<(ConnectionKey, Generation)>, StoreError> {
+    ) -> Result<Vec<Compared>, StoreError> {
         self.read("compare connections", move |at| connections::generations(at.tx, keys)).await
     }
 

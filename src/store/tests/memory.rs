@@ -38,7 +38,7 @@ async fn what_one_handle_writes_is_news_to_another_unless_its_line_keeps_it() {
     let memory = a_memory();
     let ((one, _), (other, line)) = (memory.open("one"), memory.open("other"));
     let mut news = other.news();
-    assert_eq!(news.next().await, News::Anything, "what was before is to be compared");
+    assert_eq!(news.next().await, News::StoreReturned, "what was before is to be compared");
 
     assert_eq!(one.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
     assert_eq!(news.next().await, News::Connection(key(), Generation(1)));

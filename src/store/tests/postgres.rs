@@ -100,7 +100,7 @@ async fn what_one_replica_writes_is_news_to_another() {
     let place = server.database().await;
     let (one, other) = (a_store_in(&place).await, open(&place, "other").await);
     let mut news = other.news();
-    assert_eq!(news.next().await, News::Anything, "what was before is to be compared");
+    assert_eq!(news.next().await, News::StoreReturned, "what was before is to be compared");
 
     assert_eq!(one.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
     let integration = IntegrationRow { account: "acme".parse().unwrap(), version: 1, sealed: b"s".into() };
@@ -115,7 +115,7 @@ async fn what_one_replica_writes_is_news_to_another() {
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query = ''",
         )
         .await;
-    assert_eq!(news.next().await, News::Anything, "a line that was cut may have missed something");
+    assert_eq!(news.next().await, News::StoreReturned, "a line that was cut may have missed something");
 }
 
 /// F07: a caller waits a bounded time, and is told what did not answer.

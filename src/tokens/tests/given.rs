@@ -142,7 +142,7 @@ async fn make_vault(folder: &std::path::Path, clock: Arc<RuntimeClock>) -> Vault
     let wrapped = keys.wrap(store_id.as_str(), &keyring.to_bytes());
     Store::create(&store_place, &store_id, &wrapped).await.unwrap();
     let store = Store::open(&store_place, clock, "tests").await.unwrap();
-    Vault::new(store, Sealer::new(store_id, keyring))
+    Vault::new(store, Sealer::new(store_id, keyring), Duration::from_hours(48))
 }
 
 pub(super) fn integration(now: Timestamp) -> Integration {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +47,7 @@ pub(super) struct Replica {
 impl World {
     pub(super) fn vault(&self, store: Store) -> Vault {
         let keyring = Keyring::from_bytes(&self.keyring).expect("was a keyring");
-        Vault::new(store, Sealer::new(store_id(), keyring))
+        Vault::new(store, Sealer::new(store_id(), keyring), Duration::from_hours(30 * 24))
     }
 
     /// Starts a process, with all the actors that a replica has.

@@ -224,9 +224,11 @@ impl ConnectionView {
         }
     }
 
-    /// With what soon may stop it: the account's warnings, and its own.
-    fn warned(mut self, mut warnings: Vec<Warning>, now: Timestamp) -> Self {
-        let grant_expires_by = self.grant_expires_by.filter(|_| self.live);
+    /// With what soon may stop it: the account's warnings, and its own. What needs to be linked anew has stopped
+    /// already, and its failure says so.
+    pub(super) fn warned(mut self, mut warnings: Vec<Warning>, now: Timestamp) -> Self {
+        let has_stopped = !self.live || self.failure.as_ref().is_some_and(|failure| failure.needs_person);
+        let grant_expires_by = self.grant_expires_by.filter(|_| !has_stopped);
         warnings.extend(grant_expires_by.and_then(|at| warning_of_grant(at, now)));
         self.warnings = warnings;
         self

@@ -42,6 +42,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -336,13 +337,14 @@ impl Store {
         ask!(self.generations(keys))
     }
 
-    /// Live connections whose grant dies of idleness before then, the first to die first.
+    /// Live connections that wait for nobody and whose grant dies of idleness within that time, the first to die
+    /// first.
     pub async fn expiring_grants(
         &self,
-        before: Timestamp,
+        dies: Range<Timestamp>,
         limit: usize,
     ) -> Result<Vec<(ConnectionKey, Timestamp)>, StoreError> {
-        ask!(self.expiring_grants(before, limit))
+        ask!(self.expiring_grants(dies, limit))
     }
 
     /// The versions of these accounts' integrations, in any order; of those that have one.

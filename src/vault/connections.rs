@@ -1,5 +1,6 @@
 //! Connections: read, commit, connect, import, disconnect.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -81,14 +82,14 @@ impl Vault {
         self.commit(sealed.0.clone()).await
     }
 
-    /// Live connections whose grant dies of idleness before then, the first to die first. By an index alone:
-    /// for counting, not for deciding.
+    /// Live connections whose grant dies of idleness within that time, the first to die first; but not those whose
+    /// grant is dead already, by what Entra said. For counting, not for deciding: nothing is opened.
     pub async fn expiring_grants(
         &self,
-        before: Timestamp,
+        dies: Range<Timestamp>,
         limit: usize,
     ) -> Result<Vec<(ConnectionKey, Timestamp)>, VaultError> {
-        Ok(self.store.expiring_grants(before, limit).await?)
+        Ok(self.store.expiring_grants(dies, limit).await?)
     }
 
     /// The generations that the store has now, for replicas that compare what they hold.

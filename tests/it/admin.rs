@@ -12,6 +12,11 @@ async fn get(app: &TestApp, path: &str) -> Page {
     Browser::new().get(&format!("http://localhost:{}{path}", app.admin.port())).await
 }
 
+async fn shows(app: &TestApp, line: String) {
+    let looking = async { while !get(app, "/metrics").await.body.contains(&line) {} };
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("{line} is missing"));
+}
+
 #[tokio::test]
 async fn the_probes_say_that_it_lives_and_is_ready() {
     let app = TestApp::empty().await;
@@ -47,10 +52,7 @@ async fn what_expires_is_counted_by_the_days_that_are_left() {
     let seconds = app.emulator.now().as_second() + 13 * 24 * 3600;
     let client_secret_expires_at = Some(prost_types::Timestamp { seconds, nanos: 0 });
     operator.put(pb::PutIntegrationRequest { client_secret_expires_at, ..app.registration() }).await.unwrap();
-    let shows = async |line: String| {
-        let looking = async { while !get(&app, "/metrics").await.body.contains(&line) {} };
-        tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("{line} is missing"));
-    };
+    let shows = async |line| shows(&app, line).await;
     let line =
         |what: &str, within: &str| format!("azdo_broker_expiring{{what=\"{what}\",within=\"{within}\"}} 1");
 
@@ -64,6 +66,33 @@ async fn what_expires_is_counted_by_the_days_that_are_left() {
     shows(line("grant", "days_30")).await;
     let warnings = operator.connection().await.unwrap().warnings;
     assert!(warnings.iter().any(|warning| warning.code == "GRANT_EXPIRES"), "{warnings:?}");
+    shows("azdo_broker_first_expiry_seconds{what=\"client_credential\"} 0".to_owned()).await;
+}
+
+/// What is dead already, by Entra's word, is no expiry to come: its connection waits for a person.
+#[tokio::test]
+async fn a_grant_that_entra_refuses_is_not_counted_as_one_that_expires() {
+    let app = TestApp::linked().await;
+    let operator = app.operator().await;
+    let seconds = app.emulator.now().as_second() + 62 * 24 * 3600 + 60;
+    let client_secret_expires_at = Some(prost_types::Timestamp { seconds, nanos: 0 });
+    operator.put(pb::PutIntegrationRequest { client_secret_expires_at, ..app.registration() }).await.unwrap();
+    app.fault(Fault::UserRevoke { upn: "svc@contoso.com".into() });
+    app.advance(Duration::from_hours(24 * 62));
+    let needs_relink =
+        async { while operator.connection().await.unwrap().state() != pb::ConnectionState::NeedsRelink {} };
+    tokio::time::timeout(PATIENCE, needs_relink).await.unwrap();
+
+    app.advance(Duration::from_hours(1));
+    shows(&app, "azdo_broker_expiring{what=\"client_credential\",within=\"expired\"} 1".to_owned()).await;
+
+    let metrics = get(&app, "/metrics").await.body;
+    let counts =
+        |line: &&str| line.starts_with("azdo_broker_expiring{what=\"grant\"") && !line.ends_with(" 0");
+    assert_eq!(metrics.lines().find(counts), None);
+    assert!(metrics.contains("azdo_broker_first_expiry_seconds{what=\"grant\"} 0"), "{metrics}");
+    let warnings = operator.connection().await.unwrap().warnings;
+    assert!(warnings.iter().all(|warning| warning.code != "GRANT_EXPIRES"), "{warnings:?}");
 }
 
 /// A15: they are on listeners of their own, and the pages are not among them.

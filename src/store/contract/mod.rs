@@ -274,14 +274,20 @@ async fn grants_that_die_soon_are_listed_the_first_first(store: &Store) -> Resul
     won(store.commit(dies("ended", now, false)).await?);
     won(store.commit(write("none", None, 1)).await?);
 
-    let soon = store.expiring_grants(now + 2 * LEASE, 10).await?;
+    let waits = ConnectionWrite { refresh_at: Some(now), ..dies("waits", now, true) };
+    won(store.commit(waits).await?);
+    won(fail(store, &claim(store, "waits", LEASE).await?, now + LEASE).await?);
+    let all = Timestamp::MIN..now + 2 * LEASE;
+
+    let soon = store.expiring_grants(all.clone(), 10).await?;
 
     assert_eq!(soon, [(key("first"), now - LEASE), (key("second"), now + LEASE)]);
-    assert_eq!(store.expiring_grants(now + 2 * LEASE, 1).await?.len(), 1);
+    assert_eq!(store.expiring_grants(all.clone(), 1).await?.len(), 1);
+    assert_eq!(store.expiring_grants(now..all.end, 1).await?, [(key("second"), now + LEASE)]);
     won(store
         .commit(ConnectionWrite { grant_until: Some(now + 3 * LEASE), ..write("first", Some(1), 2) })
         .await?);
-    assert_eq!(store.expiring_grants(now + 2 * LEASE, 10).await?, [(key("second"), now + LEASE)]);
+    assert_eq!(store.expiring_grants(all, 10).await?, [(key("second"), now + LEASE)]);
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Rows of connections: read, list, compare-and-swap.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -156,13 +157,17 @@ impl MemoryHandle {
 
     pub(in crate::store) async fn expiring_grants(
         &self,
-        before: Timestamp,
+        dies: Range<Timestamp>,
         limit: usize,
     ) -> Result<Vec<(ConnectionKey, Timestamp)>, StoreError> {
         let list = |at: &mut Work<'_>| {
-            let is_live = |key: &ConnectionKey| at.state.connections.get(key).is_some_and(|row| row.live);
+            let waits =
+                |row: &ConnectionRow| row.failure.as_ref().is_some_and(|failure| failure.needs_person);
+            let lives = |row: &ConnectionRow| row.live && !waits(row);
+            let counts = |key: &ConnectionKey| at.state.connections.get(key).is_some_and(lives);
             let grants = at.state.grants_until.iter().map(|(key, until)| (key.clone(), *until));
-            let mut soon: Vec<_> = grants.filter(|(key, until)| *until < before && is_live(key)).collect();
+            let mut soon: Vec<_> =
+                grants.filter(|(key, until)| dies.contains(until) && counts(key)).collect();
             soon.sort_by_key(|(_, until)| *until);
             soon.truncate(limit);
             soon

@@ -1,5 +1,6 @@
 //! Rows of connections: read, list, compare-and-swap.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -168,15 +169,16 @@ impl Postgres {
 
     pub(in crate::store) async fn expiring_grants(
         &self,
-        before: Timestamp,
+        dies: Range<Timestamp>,
         limit: usize,
     ) -> Result<Vec<(ConnectionKey, Timestamp)>, StoreError> {
         let lent = self.lend("look which grants expire").await?;
-        let sql = "SELECT account, role, grant_until FROM azdo_broker.connections
-                   WHERE live AND grant_until IS NOT NULL AND grant_until < $1
-                   ORDER BY grant_until LIMIT $2";
+        let sql = r#"SELECT account, role, grant_until FROM azdo_broker.connections
+                     WHERE live AND grant_until IS NOT NULL AND $1 <= grant_until AND grant_until < $2
+                       AND strpos(coalesce(failure, ''), '"needs_person":true') = 0
+                     ORDER BY grant_until LIMIT $3"#;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = lent.rows(sql, &[&micros(before), &limit]).await?;
+        let rows = lent.rows(sql, &[&micros(dies.start), &micros(dies.end), &limit]).await?;
         lent.done();
         Ok(rows.iter().filter_map(|row| Some((key(row, 0)?, time(row.get(2))))).collect())
     }

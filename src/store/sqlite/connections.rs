@@ -1,5 +1,7 @@
 //! Rows of connections: read, list, compare-and-swap.
 
+use std::ops::Range;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
@@ -121,14 +123,17 @@ pub(in crate::store) fn generations(
 /// The first to die first.
 pub(in crate::store) fn expiring_grants(
     tx: &Transaction<'_>,
-    before: Timestamp,
+    dies: &Range<Timestamp>,
     limit: usize,
 ) -> rusqlite::Result<Vec<(ConnectionKey, Timestamp)>> {
     let mut statement = tx.prepare_cached(
-        "SELECT account, role, grant_until FROM connections
-         WHERE live = 1 AND grant_until IS NOT NULL AND grant_until < ?1 ORDER BY grant_until LIMIT ?2",
+        r#"SELECT account, role, grant_until FROM connections
+           WHERE live = 1 AND grant_until IS NOT NULL AND ?1 <= grant_until AND grant_until < ?2
+             AND instr(coalesce(failure, ''), '"needs_person":true') = 0
+           ORDER BY grant_until LIMIT ?3"#,
     )?;
-    let rows = statement.query_map(params![micros(before), columns::limit(limit)], |row| {
+    let within = params![micros(dies.start), micros(dies.end), columns::limit(limit)];
+    let rows = statement.query_map(within, |row| {
         let (account, role) = (text(row, 0)?, text(row, 1)?);
         let (Some(Ok(account)), Some(role)) = (account.map(str::parse), role.and_then(Role::parse)) else {
             return Ok(None);

@@ -1,5 +1,6 @@
 //! What the store is asked, each as one transaction of blocking work.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -238,10 +239,10 @@ impl Sqlite {
 
     pub(in crate::store) async fn expiring_grants(
         &self,
-        before: Timestamp,
+        dies: Range<Timestamp>,
         limit: usize,
     ) -> Result<Vec<(ConnectionKey, Timestamp)>, StoreError> {
-        self.read("look which grants expire", move |at| connections::expiring_grants(at.tx, before, limit))
+        self.read("look which grants expire", move |at| connections::expiring_grants(at.tx, &dies, limit))
             .await
     }
 

@@ -1,11 +1,19 @@
 //! `connections watch`: how connections are and what happens to them, a line each, until somebody stops it.
+//!
+//! Trouble that passes ends no watch: it goes on from its cursor, and says on standard error that it waits. It ends
+//! by what does not pass: no permission, a cursor that is too old, and a broker that was never there.
+
+use std::convert::Infallible;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{CliError, Session, json, show};
-use crate::client::{Explained, explain, printable};
+use crate::backoff::Backoff;
+use crate::client::{Explained, chain, explain, printable};
 use crate::pb;
 use crate::reason::Reason;
+use crate::secret::make_luck;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Watch {
@@ -19,73 +27,105 @@ pub(super) struct Watch {
 
 pub(super) async fn run(session: &mut Session<'_, '_>, args: Watch) -> Result<(), CliError> {
     let account_id = if args.all_accounts { String::new() } else { session.account()?.to_string() };
-    let mut cursor = args.cursor.unwrap_or_default();
-    let mut silent = 0;
+    let mut watched = Watched { cursor: args.cursor.unwrap_or_default(), silent: 0, is_heard: false };
     loop {
-        let request = pb::WatchConnectionsRequest { account_id: account_id.clone(), cursor: cursor.clone() };
-        match follow(session, request, &mut cursor, &mut silent).await {
-            // Watches end with their connection, every few minutes; another one goes on.
-            Ended::Elsewhere if silent < SILENT_MAX => {
-                silent += 1;
-                tokio::time::sleep(session.console.look_every).await;
+        let Err(ended) = follow(session, &account_id, &mut watched).await;
+        let backoff = Backoff { min: session.console.look_every, max: RETRY_MAX };
+        let wait = match ended {
+            Ended::Elsewhere if watched.silent == 0 => session.console.look_every,
+            Ended::Elsewhere => backoff.wait(watched.silent + 1, make_luck()),
+            Ended::Trouble { why, retry_after } => {
+                let backoff = backoff.wait(watched.silent + 1, make_luck());
+                let wait = backoff.max(retry_after.unwrap_or_default());
+                writeln!(session.console.err, "{why}: goes on in {} s", wait.as_secs())?;
+                wait
             }
-            Ended::Elsewhere => return Err(CliError::Failed("the broker ends each watch at once".into())),
-            Ended::Failed(error) => {
-                if !cursor.is_empty() {
-                    writeln!(session.console.err, "to go on from here: --cursor {}", printable(&cursor))?;
+            Ended::Failed { error, is_of_cursor } => {
+                if !watched.cursor.is_empty() && !is_of_cursor {
+                    writeln!(
+                        session.console.err,
+                        "to go on from here: --cursor {}",
+                        printable(&watched.cursor)
+                    )?;
                 }
                 return Err(error);
             }
-        }
+        };
+        watched.silent = watched.silent.saturating_add(1);
+        tokio::time::sleep(wait).await;
     }
 }
 
-enum Ended {
-    /// Another replica, or this one on another connection, goes on.
-    Elsewhere,
-    Failed(CliError),
+/// How far it is.
+struct Watched {
+    cursor: String,
+    /// Watches in a row that told nothing.
+    silent: u32,
+    /// Whether a broker ever answered: before that, nobody is there to wait for.
+    is_heard: bool,
 }
 
-/// Prints what is told; why it ended.
+/// Why one watch told no more.
+enum Ended {
+    /// With its connection, as each does every few minutes: another one goes on.
+    Elsewhere,
+    /// By what passes.
+    Trouble { why: String, retry_after: Option<Duration> },
+    /// By what does not.
+    Failed { error: CliError, is_of_cursor: bool },
+}
+
+/// Prints what is told, until it ends.
 async fn follow(
     session: &mut Session<'_, '_>,
-    request: pb::WatchConnectionsRequest,
-    cursor: &mut String,
-    silent: &mut u32,
-) -> Ended {
-    let remote = match session.remote().await {
-        Ok(remote) => remote,
-        // It was there a moment ago: a restart takes some seconds.
-        Err(_) if 0 < *silent => return Ended::Elsewhere,
-        Err(error) => return Ended::Failed(error),
-    };
+    account_id: &str,
+    watched: &mut Watched,
+) -> Result<Infallible, Ended> {
+    let remote = session.remote().await.map_err(|error| match error {
+        CliError::Client(error) if watched.is_heard && !error.is_usage() => {
+            Ended::Trouble { why: chain(&error), retry_after: None }
+        }
+        error => error.into(),
+    })?;
+    let request =
+        pb::WatchConnectionsRequest { account_id: account_id.into(), cursor: watched.cursor.clone() };
     let mut told = match remote.connections().watch_connections(request).await {
         Ok(answer) => answer.into_inner(),
-        Err(status) => return Ended::by(explain(&status)),
+        Err(status) => return Err(Ended::by(explain(&status), watched)),
     };
     loop {
         match told.message().await {
             Ok(Some(event)) => {
-                *silent = 0;
+                print(session, &event)?;
+                (watched.silent, watched.is_heard) = (0, true);
                 if !event.cursor.is_empty() {
-                    cursor.clone_from(&event.cursor);
-                }
-                if let Err(error) = print(session, &event) {
-                    return Ended::Failed(error);
+                    watched.cursor = event.cursor;
                 }
             }
-            Ok(None) => return Ended::Elsewhere,
-            Err(status) => return Ended::by(explain(&status)),
+            Ok(None) => return Err(Ended::Elsewhere),
+            Err(status) => return Err(Ended::by(explain(&status), watched)),
         }
     }
 }
 
 impl Ended {
-    fn by(explained: Explained) -> Self {
+    fn by(explained: Explained, watched: &mut Watched) -> Self {
+        watched.is_heard |= explained.reason.is_some();
         if explained.reason.as_deref() == Some(Reason::ShuttingDown.as_str()) {
             return Self::Elsewhere;
         }
-        Self::Failed(CliError::Refused(Box::new(explained)))
+        if watched.is_heard && explained.passes() {
+            return Self::Trouble { why: explained.in_short(), retry_after: explained.retry_after };
+        }
+        let is_gone = explained.reason.as_deref() == Some(Reason::SnapshotGone.as_str());
+        let is_of_cursor = is_gone || explained.code == "INVALID_ARGUMENT";
+        Self::Failed { error: CliError::Refused(Box::new(explained)), is_of_cursor }
+    }
+}
+
+impl From<CliError> for Ended {
+    fn from(error: CliError) -> Self {
+        Self::Failed { error, is_of_cursor: false }
     }
 }
 
@@ -116,8 +156,8 @@ fn print(session: &mut Session<'_, '_>, event: &pb::WatchConnectionsResponse) ->
     Ok(console.out.flush()?)
 }
 
-/// Watches in a row that told nothing, two seconds apart: more than a restart takes.
-const SILENT_MAX: u32 = 30;
+/// Between two attempts, however long there is trouble.
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
@@ -158,7 +198,7 @@ mod tests {
         Status::with_error_details(code, "ended", details)
     }
 
-    /// Tells one thing, goes away, and refuses the third watch.
+    /// Tells one thing, goes away, has all kinds of trouble, and then refuses.
     fn broker() -> Fake {
         let watches = AtomicUsize::new(0);
         Fake::default().on_stream(
@@ -179,13 +219,22 @@ mod tests {
                         Err(ended("RATE_LIMITED", Code::ResourceExhausted)),
                     ]
                 }
-                _ => panic!("only a watch that ends elsewhere is gone on with"),
+                2..8 => {
+                    assert_eq!(request.cursor, "two");
+                    vec![Err(ended("STORE_UNAVAILABLE", Code::Unavailable))]
+                }
+                8 => vec![Err(Status::unavailable("a proxy says so"))],
+                9 => {
+                    assert_eq!(request.cursor, "two");
+                    vec![Err(Status::permission_denied("not any more"))]
+                }
+                _ => panic!("what does not pass ends the command"),
             },
         )
     }
 
     #[tokio::test]
-    async fn each_event_is_a_line_and_a_watch_that_ends_elsewhere_goes_on() {
+    async fn each_event_is_a_line_and_a_watch_goes_on_through_what_passes() {
         let ran = Run::new(&["connections", "watch"]).against(broker()).await;
         assert_eq!(ran.exit, Exit::Failed, "{ran:?}");
         let lines: Vec<_> = ran.out.lines().collect();
@@ -197,7 +246,28 @@ mod tests {
                 "2023-11-14T22:13:20Z  needs relink  acme  service_user  -  RELINK_REQUIRED: The person must link again.",
             ]
         );
-        assert!(ran.err.contains("--cursor two") && ran.err.contains("RATE_LIMITED"), "{ran:?}");
+        let said = |words| ran.err.lines().filter(|line| line.contains(words)).count();
+        assert_eq!(
+            (said("RATE_LIMITED"), said("STORE_UNAVAILABLE"), said("a proxy says so")),
+            (1, 6, 1),
+            "{ran:?}"
+        );
+        assert_eq!(
+            (said(": goes on in 0 s"), said("--cursor two"), said("not any more")),
+            (8, 1, 1),
+            "{ran:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_is_known_no_more_ends_the_command_and_is_not_offered_again() {
+        let refuses =
+            Fake::default().on_stream("Connections/WatchConnections", |_: pb::WatchConnectionsRequest| {
+                vec![Err::<pb::WatchConnectionsResponse, _>(ended("SNAPSHOT_GONE", Code::Aborted))]
+            });
+        let ran = Run::new(&["connections", "watch", "--cursor=old"]).against(refuses).await;
+        assert_eq!(ran.exit, Exit::Failed, "{ran:?}");
+        assert!(ran.err.contains("SNAPSHOT_GONE") && !ran.err.contains("--cursor old"), "{ran:?}");
     }
 
     #[tokio::test]

@@ -66,6 +66,21 @@ fn known_or_own_words(status: &Status, has_reason: bool) -> String {
 }
 
 impl Explained {
+    /// Whether the same call may be answered later without anybody's help. Of a refusal with a reason the reason
+    /// decides; without one somebody in between has spoken, or the connection broke.
+    pub fn passes(&self) -> bool {
+        let known = |name: &String| Reason::ALL.into_iter().find(|reason| reason.as_str() == name);
+        match self.reason.as_ref().map(known) {
+            Some(reason) => reason.is_some_and(Reason::is_transient),
+            None => PASSING.contains(&self.code),
+        }
+    }
+
+    /// What, and by which name.
+    pub fn in_short(&self) -> String {
+        format!("{} [{}]", self.message, self.reason.as_deref().unwrap_or(self.code))
+    }
+
     /// For where one line must do: message, what to do, when.
     pub fn in_a_line(&self) -> String {
         let mut line = self.message.clone();
@@ -84,7 +99,7 @@ impl Explained {
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.message, self.reason.as_deref().unwrap_or(self.code))?;
+        f.write_str(&self.in_short())?;
         for particular in &self.particulars {
             write!(f, "\n  {particular}")?;
         }
@@ -125,6 +140,10 @@ pub fn printable(text: &str) -> String {
         |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
 }
+
+/// Codes that a transport, a proxy or a broker in trouble gives without a reason.
+const PASSING: [&str; 7] =
+    ["ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"];
 
 fn name_code(code: Code) -> &'static str {
     match code {
@@ -176,5 +195,21 @@ mod tests {
             assert!(text.contains(words), "{text}");
         }
         assert!(explained.in_a_line().lines().count() == 1);
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_needs_somebody() {
+        let refused = |reason, code| {
+            let details = ErrorDetails::with_error_info(reason, "azdo-broker", []);
+            explain(&Status::with_error_details(code, "refused", details)).passes()
+        };
+        assert!(
+            refused("STORE_UNAVAILABLE", Code::Unavailable)
+                && refused("RATE_LIMITED", Code::ResourceExhausted)
+        );
+        assert!(!refused("SNAPSHOT_GONE", Code::Aborted) && !refused("NEWER_THAN_WE", Code::Unavailable));
+        let bare = |code| explain(&Status::new(code, "")).passes();
+        assert!(bare(Code::Unavailable) && bare(Code::Unknown) && bare(Code::Internal));
+        assert!(!bare(Code::PermissionDenied) && !bare(Code::InvalidArgument) && !bare(Code::Unimplemented));
     }
 }

@@ -226,7 +226,7 @@ pub async fn connect(settings: &Settings) -> Result<Channel, ClientError> {
                 let path = path.clone();
                 async move { UnixStream::connect(path).await.map(TokioIo::new) }
             });
-            let endpoint = Endpoint::from_static("http://broker").connect_timeout(CONNECT_TIMEOUT);
+            let endpoint = tuned(Endpoint::from_static("http://broker"));
             let channel = endpoint.connect_with_connector(connector).await;
             channel.map_err(|error| ClientError::NoAnswerByUnix { address, source: error.into() })
         }
@@ -244,12 +244,19 @@ pub async fn connect(settings: &Settings) -> Result<Channel, ClientError> {
                 }
             });
             let endpoint = Endpoint::from_shared(address.to_string())
-                .map_err(|_| ClientError::Address(address.to_string()))?
-                .connect_timeout(CONNECT_TIMEOUT);
-            let channel = endpoint.connect_with_connector(connector).await;
+                .map_err(|_| ClientError::Address(address.to_string()))?;
+            let channel = tuned(endpoint).connect_with_connector(connector).await;
             channel.map_err(|error| ClientError::NoAnswerByTls { address, source: error.into() })
         }
     }
+}
+
+/// Whoever waits for what a stream tells must notice when there is nobody any more to tell it.
+fn tuned(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(ALIVE_EVERY)
+        .keep_alive_timeout(ALIVE_WITHIN)
 }
 
 fn make_tls_config(settings: &Settings) -> Result<ClientConfig, ClientError> {
@@ -297,6 +304,8 @@ where
 
 /// A broker on the same machine or network answers within milliseconds; more is an outage.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+const ALIVE_WITHIN: Duration = Duration::from_secs(15);
 /// A page of 1000 repositories with long names stays far below.
 const ANSWER_SIZE_MAX: usize = 64 << 20;
 

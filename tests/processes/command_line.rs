@@ -76,11 +76,13 @@ async fn repositories_are_those_that_can_be_cloned() {
 }
 
 #[tokio::test]
-async fn a_watch_prints_each_change_as_it_happens() {
-    let given = Given::a_linked_broker().await;
+async fn a_watch_prints_each_change_as_it_happens_and_outlives_the_broker() {
+    let mut given = Given::a_linked_broker().await;
     let mut command = given.home.command(&["connections", "watch", "--json"]);
-    let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut troubles = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut next = async || {
         let line = lines.next_line().await.unwrap().expect("goes on until it is stopped");
         let told: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -89,6 +91,10 @@ async fn a_watch_prints_each_change_as_it_happens() {
     assert_eq!(next().await, ("present".into(), "connected".into()));
     assert_eq!(next().await, ("synced".into(), serde_json::Value::Null));
 
+    given.broker.kill().await;
+    let trouble = troubles.next_line().await.unwrap().unwrap();
+    assert!(trouble.contains(": goes on in "), "{trouble}");
+    given.restart().await;
     given.home.run(&["connections", "disconnect", "service-user", "--yes"]).await.done();
 
     assert_eq!(next().await, ("disconnected".into(), "disconnected".into()));

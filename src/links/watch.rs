@@ -229,7 +229,7 @@ impl Watch {
             for (key, opened) in page {
                 let view = ConnectionView::found(key, opened);
                 if view.live {
-                    let view = ConnectionView { warnings: warnings.clone(), ..view };
+                    let view = view.warned(warnings.clone(), self.parts.clock.now().wall);
                     self.hand(Told { what: What::Present(view), happened_at: now, cursor: None }).await?;
                 }
             }
@@ -276,7 +276,7 @@ impl Watch {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok(ConnectionView { warnings: self.parts.warnings(&key.account).await, ..view })
+        Ok(view.warned(self.parts.warnings(&key.account).await, self.parts.clock.now().wall))
     }
 
     async fn tell_synced(&self, cursor: &Cursor) -> Result<(), Refused> {

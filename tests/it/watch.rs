@@ -96,6 +96,28 @@ impl Watcher {
     }
 }
 
+/// As every other answer about a connection.
+#[tokio::test]
+async fn a_watch_warns_of_a_grant_that_expires_until_it_needs_to_be_linked_anew() {
+    let app = TestApp::linked().await;
+    let operator = app.operator().await;
+    let warns = |connection: &pb::Connection| {
+        connection.warnings.iter().any(|warning| warning.code == "GRANT_EXPIRES")
+    };
+    app.fault(Fault::EntraOutage { status: Some(503), retry_after: None, count: None });
+    app.advance(Duration::from_hours(24 * 62));
+
+    let (mut watcher, present) = Watcher::synced(&operator, "acme").await;
+    assert!(warns(&present[0]), "{present:?}");
+    let (kind, failing) = watcher.news_as_time_passes(&app, Duration::from_secs(1)).await;
+    assert!(kind == Kind::Failing && warns(&failing), "{failing:?}");
+
+    app.emulator.clear_faults();
+    app.fault(Fault::UserRevoke { upn: "svc@contoso.com".into() });
+    let (kind, revoked) = watcher.news_as_time_passes(&app, Duration::from_secs(1)).await;
+    assert!(kind == Kind::NeedsRelink && !warns(&revoked), "{revoked:?}");
+}
+
 #[tokio::test]
 async fn a_watch_tells_the_present_and_then_everything_in_order() {
     let app = TestApp::start().await;

@@ -264,7 +264,9 @@ impl Reason {
                 "The operator must restore this record from a backup, or the connection must be linked again."
             }
             Self::RelinkRequired => "The person must link again: Entra no longer accepts the grant.",
-            Self::RollbackSuspected => "The operator must compare store and audit, then accept the restore.",
+            Self::RollbackSuspected => {
+                "The operator must look what a restored backup set back (azdo-broker connections accept-restore), and accept it if the restore was meant (--yes); otherwise disconnect or link again."
+            }
             Self::ShuttingDown => "Ask again: another instance, or this one after its restart, will answer.",
             Self::SnapshotGone => "Begin again, without the page token or cursor.",
             Self::StoreUnavailable => "The operator must make the store reachable and writable.",

@@ -19,7 +19,12 @@ enum Command {
     ConnectServicePrincipal,
     /// End a connection and wipe its grant
     Disconnect(Disconnect),
-    /// Accept that connections went back to an older state, because a backup was restored on purpose
+    /// List which connections a restored backup set back, and with --yes take them as they are there
+    ///
+    /// Whatever was linked or disconnected after the backup was made is refused, because it may be an attack. If you
+    /// restored the store on purpose, look at the list: what was disconnected comes back to life, what was linked
+    /// anew is its former self again, and what is not in the backup must be linked again. What you do not want back
+    /// so is to be disconnected, or linked anew, which needs no word of yours.
     AcceptRestore(AcceptRestore),
     /// Tell how connections are and what happens to them, a line each
     Watch(watch::Watch),
@@ -30,9 +35,9 @@ struct AcceptRestore {
     /// Those of every account, not only of --account
     #[arg(long)]
     all: bool,
-    /// Only tell which ones they are
+    /// Accept them; without it nothing is changed, they are only listed
     #[arg(long)]
-    dry_run: bool,
+    yes: bool,
     /// Why, for the audit
     #[arg(long, default_value = "")]
     note: String,
@@ -108,12 +113,12 @@ async fn list(session: &mut Session<'_, '_>) -> Result<(), CliError> {
 }
 
 async fn accept_restore(session: &mut Session<'_, '_>, args: AcceptRestore) -> Result<(), CliError> {
-    let AcceptRestore { all: all_accounts, dry_run, note } = args;
+    let AcceptRestore { all: all_accounts, yes, note } = args;
     let account_id = if all_accounts { String::new() } else { session.account()?.to_string() };
     let request = pb::AcceptRestoreRequest {
         account_id,
         all_accounts,
-        dry_run,
+        dry_run: !yes,
         note,
         actor: actor(),
         connection: None,
@@ -123,7 +128,8 @@ async fn accept_restore(session: &mut Session<'_, '_>, args: AcceptRestore) -> R
     let console = &mut *session.console;
     if console.json {
         let connections: Vec<_> = answer.connections.iter().map(json::restored).collect();
-        return console.print_json(&json!({ "accepted": answer.accepted, "connections": connections }));
+        let counted = if yes { "accepted" } else { "to_accept" };
+        return console.print_json(&json!({ counted: answer.accepted, "connections": connections }));
     }
     if answer.accepted == 0 {
         writeln!(console.err, "nothing went back")?;
@@ -131,7 +137,11 @@ async fn accept_restore(session: &mut Session<'_, '_>, args: AcceptRestore) -> R
     }
     let mut table = show::Table::new(&["ACCOUNT", "CONNECTION", "WHAT WAS SEEN SINCE"]);
     for connection in &answer.connections {
-        let since = if connection.was_disconnected { "disconnected: it comes back" } else { "linked anew" };
+        let since = match (connection.was_disconnected, connection.generation) {
+            (true, _) => "disconnected: comes back to life",
+            (false, 0) => "linked: is not in the store, link it again",
+            (false, _) => "linked anew: is its former self again",
+        };
         table.row([
             printable(&connection.account_id),
             show::connection_name(connection.connection.as_ref()),
@@ -139,8 +149,10 @@ async fn accept_restore(session: &mut Session<'_, '_>, args: AcceptRestore) -> R
         ]);
     }
     table.print(console.out)?;
-    let verb = if dry_run { "would be accepted" } else { "accepted" };
-    Ok(writeln!(console.out, "{} {verb}", answer.accepted)?)
+    if yes {
+        return Ok(writeln!(console.out, "{} accepted", answer.accepted)?);
+    }
+    Ok(writeln!(console.err, "{} to accept; nothing was changed: --yes accepts them", answer.accepted)?)
 }
 
 async fn connect_service_principal(session: &mut Session<'_, '_>) -> Result<(), CliError> {
@@ -253,6 +265,31 @@ mod tests {
         for words in ["svc@contoso.com", "needs relink", "the linked person", "must link again"] {
             assert!(run.out.contains(words), "{run:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_restore_is_accepted_only_with_yes_and_each_consequence_is_told() {
+        let broker = || {
+            Fake::default().on("Operations/AcceptRestore", |request: pb::AcceptRestoreRequest| {
+                let went_back = |generation, was_disconnected| pb::RestoredConnection {
+                    account_id: request.account_id.clone(),
+                    generation,
+                    was_disconnected,
+                    ..Default::default()
+                };
+                let connections = vec![went_back(7, true), went_back(7, false), went_back(0, false)];
+                // The count tells which it was.
+                let accepted = if request.dry_run { 3 } else { 2 };
+                Ok(pb::AcceptRestoreResponse { accepted, connections })
+            })
+        };
+        let listed = Run::new(&["connections", "accept-restore"]).against(broker()).await;
+        for words in ["acme", "comes back to life", "its former self again", "link it again"] {
+            assert!(listed.out.contains(words), "{listed:?}");
+        }
+        assert!(listed.err.contains("3 to accept; nothing was changed: --yes"), "{listed:?}");
+        let accepted = Run::new(&["connections", "accept-restore", "--yes"]).against(broker()).await;
+        assert!(accepted.out.ends_with("2 accepted\n") && accepted.err.is_empty(), "{accepted:?}");
     }
 
     #[tokio::test]

@@ -181,7 +181,7 @@ impl Vault {
         if let Some(first) = rollbacks.first() {
             tracing::error!(
                 count = rollbacks.len(), first = %first.key,
-                "the store is older than what was seen: these connections are refused until the restore is accepted by `azdo-broker connections accept-restore`"
+                "the store is older than what was seen: these connections are refused until the restore is accepted by `azdo-broker connections accept-restore --yes`"
             );
         }
         for Rollback { key, .. } in rollbacks.iter().filter(|rollback| rollback.found.is_some()) {

@@ -15,5 +15,6 @@ mod git;
 mod git_work;
 mod helper;
 mod kill;
+mod restore;
 mod stop;
 mod support;

@@ -3,7 +3,7 @@
 //! holds a client secret or a refresh token.
 //!
 //! This page is the architecture: words, floors, promises, and three walks through the modules. The
-//! contract with callers is `proto/azdo/broker/v1/`; `README.md` begins with two commands.
+//! contract with callers is `proto/azdo/broker/v1/`; `README.md` begins with the commands that show it.
 //!
 //! # Words
 //!
@@ -150,8 +150,8 @@
 //! # Repositories
 //!
 //! [`Repos::page`] decides, then looks for a snapshot of the connection that is young enough, or has one made:
-//! one flight per connection asks [`Devops::repositories`], at the identity's pace, and whoever comes meanwhile
-//! waits for it. Permissions are asked for the page that is shown. A page token names the snapshot and is good
+//! one flight per connection asks [`Devops::repositories`], at the identity's pace, which follows Azure DevOps'
+//! `X-RateLimit` headers ([`devops`]), and whoever comes meanwhile waits for it. Permissions are asked for the page that is shown. A page token names the snapshot and is good
 //! for its caller, connection and filter alone.
 //!
 //! # Watching
@@ -164,8 +164,8 @@
 //! # Not built yet
 //!
 //! Methods of the contract that answer UNIMPLEMENTED: all of `Operations` but `AcceptRestore`. And: developer
-//! assertions, key providers other than a file, budgets of Azure DevOps that follow its `X-RateLimit` headers, a
-//! chained and signed audit, rotation of data keys, the relay.
+//! assertions, budgets per caller, key providers other than a file, a chained and signed audit, rotation of data
+//! keys, the relay.
 //!
 //! [`Release::service_user_token`]: release::Release::service_user_token
 //! [`Release::git_credential`]: release::Release::git_credential

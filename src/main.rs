@@ -40,7 +40,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Make a store
+    /// Make a store, or move one to another place
     #[command(subcommand)]
     Store(StoreCommand),
     /// Make keys

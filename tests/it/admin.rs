@@ -12,7 +12,7 @@ async fn get(app: &TestApp, path: &str) -> Page {
     Browser::new().get(&format!("http://localhost:{}{path}", app.admin.port())).await
 }
 
-async fn shows(app: &TestApp, line: String) {
+pub(crate) async fn shows(app: &TestApp, line: String) {
     let looking = async { while !get(app, "/metrics").await.body.contains(&line) {} };
     tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("{line} is missing"));
 }

@@ -39,5 +39,6 @@ mod rollback;
 mod service_principal;
 mod strict_rotation;
 mod suspend;
+mod uncommitted;
 mod watch;
 mod watch_ends;

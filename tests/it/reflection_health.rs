@@ -41,7 +41,7 @@ async fn describes_by_v1alpha(client: &Client, symbol: &str) -> Result<usize, Co
     }
 }
 
-async fn health(client: &Client, service: &str) -> Result<ServingStatus, Code> {
+pub(crate) async fn health(client: &Client, service: &str) -> Result<ServingStatus, Code> {
     let request = HealthCheckRequest { service: service.into() };
     let answer = HealthClient::new(client.0.clone()).check(request).await;
     answer.map(|answer| answer.into_inner().status()).map_err(|status| status.code())

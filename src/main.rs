@@ -37,6 +37,7 @@ enum Command {
     },
     /// Check a configuration and the files it names, without starting anything
     Check {
+        /// The configuration file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -57,13 +58,16 @@ enum Command {
 enum StoreCommand {
     /// Make the store the configuration names; an existing one is never touched
     Init {
+        /// The configuration file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
     /// Move a store to another place, from a file into a database or back; stop all brokers before
     ///
-    /// Rows are copied sealed: the key file stays the same. The old store is marked as moved, and refused from
-    /// then on. A copy that broke off is run again until it is done.
+    /// Rows are copied sealed: the key file stays the same. What was copied is counted on both sides; then the old
+    /// store is marked as moved, and refused from then on. A copy that broke off is run again until it is done:
+    /// until then neither store is served. What happened to connections (the outbox) is left behind: watches begin
+    /// again.
     Copy {
         /// The configuration that names the store as it is
         #[arg(long, value_name = "FILE")]
@@ -86,7 +90,10 @@ enum KeysCommand {
 #[derive(Subcommand)]
 enum PolicyCommand {
     /// Check a policy file
-    Check { file: PathBuf },
+    Check {
+        /// The policy file
+        file: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {

@@ -45,6 +45,7 @@ struct AcceptRestore {
 
 #[derive(Clone, Debug, clap::Args)]
 struct Disconnect {
+    /// Which connection
     #[arg(value_enum)]
     role: Role,
     /// Whose, with the role developer

@@ -1,8 +1,10 @@
 //! `connections`: who an account is connected as, how that is going, and the end of it.
 
+use std::io;
+
 use serde_json::json;
 
-use super::{CALL_TIMEOUT, CliError, Session, actor, json, show, watch};
+use super::{CALL_TIMEOUT, CliError, Console, Session, actor, json, show, watch};
 use crate::client::{printable, within};
 use crate::pb;
 
@@ -126,34 +128,46 @@ async fn accept_restore(session: &mut Session<'_, '_>, args: AcceptRestore) -> R
     };
     let mut client = session.remote().await?.operations();
     let answer = client.accept_restore(within(CALL_TIMEOUT, request)).await?.into_inner();
+    let pb::AcceptRestoreResponse { accepted, refused, connections } = answer;
     let console = &mut *session.console;
     if console.json {
-        let connections: Vec<_> = answer.connections.iter().map(json::restored).collect();
+        let connections: Vec<_> = connections.iter().map(json::restored).collect();
         let counted = if yes { "accepted" } else { "to_accept" };
-        return console.print_json(&json!({ counted: answer.accepted, "connections": connections }));
+        console.print_json(&json!({ counted: accepted, "refused": refused, "connections": connections }))?;
+    } else if connections.is_empty() {
+        writeln!(console.err, "nothing went back, as far as the broker that answered knows")?;
+    } else {
+        show_restored(console, &connections)?;
+        if yes {
+            writeln!(console.out, "{accepted} accepted")?;
+        } else {
+            writeln!(console.err, "{accepted} to accept; nothing was changed: --yes accepts them")?;
+        }
     }
-    if answer.accepted == 0 {
-        writeln!(console.err, "nothing went back")?;
+    if refused == 0 {
         return Ok(());
     }
+    Err(CliError::Failed(format!("{refused} could not be accepted: link them again, or disconnect them")))
+}
+
+fn show_restored(console: &mut Console<'_>, connections: &[pb::RestoredConnection]) -> io::Result<()> {
     let mut table = show::Table::new(&["ACCOUNT", "CONNECTION", "WHAT WAS SEEN SINCE"]);
-    for connection in &answer.connections {
+    for connection in connections {
         let since = match (connection.was_disconnected, connection.generation) {
-            (true, _) => "disconnected: comes back to life",
-            (false, 0) => "linked: is not in the store, link it again",
-            (false, _) => "linked anew: is its former self again",
+            _ if !connection.refused.is_empty() => {
+                format!("not accepted: {}", printable(&connection.refused))
+            }
+            (true, _) => "disconnected: comes back to life".to_owned(),
+            (false, 0) => "linked: is not in the store, link it again".to_owned(),
+            (false, _) => "linked anew: is its former self again".to_owned(),
         };
         table.row([
             printable(&connection.account_id),
             show::connection_name(connection.connection.as_ref()),
-            since.to_owned(),
+            since,
         ]);
     }
-    table.print(console.out)?;
-    if yes {
-        return Ok(writeln!(console.out, "{} accepted", answer.accepted)?);
-    }
-    Ok(writeln!(console.err, "{} to accept; nothing was changed: --yes accepts them", answer.accepted)?)
+    table.print(console.out)
 }
 
 async fn connect_service_principal(session: &mut Session<'_, '_>) -> Result<(), CliError> {
@@ -281,7 +295,7 @@ mod tests {
                 let connections = vec![went_back(7, true), went_back(7, false), went_back(0, false)];
                 // The count tells which it was.
                 let accepted = if request.dry_run { 3 } else { 2 };
-                Ok(pb::AcceptRestoreResponse { accepted, connections })
+                Ok(pb::AcceptRestoreResponse { accepted, connections, refused: 0 })
             })
         };
         let listed = Run::new(&["connections", "accept-restore"]).against(broker()).await;
@@ -291,6 +305,20 @@ mod tests {
         assert!(listed.err.contains("3 to accept; nothing was changed: --yes"), "{listed:?}");
         let accepted = Run::new(&["connections", "accept-restore", "--yes"]).against(broker()).await;
         assert!(accepted.out.ends_with("2 accepted\n") && accepted.err.is_empty(), "{accepted:?}");
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_accepted_is_told_and_is_no_success() {
+        let broker = Fake::default().on("Operations/AcceptRestore", |_: pb::AcceptRestoreRequest| {
+            let damaged = pb::RestoredConnection { refused: "RECORD_DAMAGED".into(), ..Default::default() };
+            Ok(pb::AcceptRestoreResponse { accepted: 1, connections: vec![damaged], refused: 1 })
+        });
+        let run = Run::new(&["connections", "accept-restore", "--yes"]).against(broker).await;
+        assert!(
+            run.out.contains("not accepted: RECORD_DAMAGED") && run.err.contains("1 could not"),
+            "{run:?}"
+        );
+        assert_ne!(run.exit, Exit::Done);
     }
 
     #[tokio::test]

@@ -46,6 +46,7 @@ pub(super) fn restored(connection: &pb::RestoredConnection) -> Value {
         "generation": connection.generation,
         "seen_generation": connection.seen_generation,
         "was_disconnected": connection.was_disconnected,
+        "refused": connection.refused,
     })
 }
 

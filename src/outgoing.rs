@@ -90,6 +90,9 @@ pub enum OutgoingError {
     /// The other side may have acted on the request.
     #[error("the exchange broke off")]
     Transport(#[source] reqwest::Error),
+    /// Nothing of the request was sent.
+    #[error("the request could not be made")]
+    Unsendable(#[source] reqwest::Error),
 }
 
 impl fmt::Debug for OutgoingConfig {
@@ -241,7 +244,13 @@ impl Answer {
 impl OutgoingError {
     fn from_reqwest(error: reqwest::Error) -> Self {
         let error = error.without_url();
-        if error.is_connect() { Self::Connect(error) } else { Self::Transport(error) }
+        if error.is_connect() {
+            Self::Connect(error)
+        } else if error.is_builder() {
+            Self::Unsendable(error)
+        } else {
+            Self::Transport(error)
+        }
     }
 }
 
@@ -446,7 +455,7 @@ mod tests {
         let outgoing = Outgoing::new(&OutgoingConfig::default()).unwrap();
         let request = outgoing.get("http://localhost:1/".parse().unwrap());
         let error = outgoing.send(request, LIMITS).await.err().unwrap();
-        assert!(matches!(error, OutgoingError::Transport(_)), "not even tried: {error:?}");
+        assert!(matches!(error, OutgoingError::Unsendable(_)), "not even tried: {error:?}");
     }
 
     #[test]

@@ -269,8 +269,16 @@ impl EntraError {
 
 impl From<OutgoingError> for EntraError {
     fn from(source: OutgoingError) -> Self {
-        let may_have_acted = !matches!(source, OutgoingError::Connect(_) | OutgoingError::Setup(_));
-        Self { may_have_acted, source: Some(source), ..Self::new(Verdict::Transient) }
+        let was_sent = match source {
+            OutgoingError::Connect(_)
+            | OutgoingError::Setup(_)
+            | OutgoingError::Unsendable(_)
+            | OutgoingError::CaBundle => false,
+            OutgoingError::BodyTooLarge { .. }
+            | OutgoingError::Timeout { .. }
+            | OutgoingError::Transport(_) => true,
+        };
+        Self { may_have_acted: was_sent, source: Some(source), ..Self::new(Verdict::Transient) }
     }
 }
 

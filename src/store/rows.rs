@@ -77,13 +77,14 @@ pub enum Claim {
     },
 }
 
-/// What a failed refresh leaves behind, under the lease it had.
+/// What a refresh that brought nothing leaves behind, under the lease it had.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Verdict {
     pub key: ConnectionKey,
     pub generation: Generation,
     pub fence: i64,
-    pub failure: Failure,
+    /// `None`: nothing failed.
+    pub failure: Option<Failure>,
     /// Paused until then.
     pub retry_at: Timestamp,
     /// What is written to the outbox with it.

@@ -35,6 +35,7 @@ struct State {
     failures: VecDeque<EntraError>,
     spent: Vec<String>,
     secrets: Vec<String>,
+    rotation: Rotation,
 }
 
 /// One request at the gate; leaves the count when it goes on or is dropped.
@@ -50,6 +51,7 @@ impl Default for FakeEntra {
             failures: VecDeque::new(),
             spent: Vec::new(),
             secrets: Vec::new(),
+            rotation: Rotation::Lenient,
         };
         let (is_held, held) = (watch::Sender::new(false), watch::Sender::new(0));
         Self { shared: Arc::new(Shared { state: Mutex::new(state), is_held, held }) }
@@ -59,6 +61,11 @@ impl Default for FakeEntra {
 impl FakeEntra {
     pub fn set_lifetime(&self, lifetime: Duration) {
         self.state().lifetime = lifetime;
+    }
+
+    /// What it says of grants that were used. Old ones stay good all the same.
+    pub fn set_rotation(&self, rotation: Rotation) {
+        self.state().rotation = rotation;
     }
 
     /// How long each answer takes, by tokio's clock.
@@ -142,7 +149,7 @@ impl TokenEndpoint for FakeEntra {
     }
 
     fn rotation(&self) -> Rotation {
-        Rotation::Lenient
+        self.state().rotation
     }
 }
 

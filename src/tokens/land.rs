@@ -133,4 +133,5 @@ impl Refresh {
 
 /// Long enough for a failover of the store that goes well, short enough for who waits.
 const LEND_AFTER: Duration = Duration::from_secs(2);
-const RETRY_COMMIT: Backoff = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(2) };
+pub(super) const RETRY_COMMIT: Backoff =
+    Backoff { min: Duration::from_millis(100), max: Duration::from_secs(2) };

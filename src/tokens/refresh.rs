@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::land::Landing;
+use super::land::{Landing, RETRY_COMMIT};
 use super::metrics::Outcome;
 use super::setback::Setback;
 use super::slot::{Slots, Stands, token_of};
@@ -23,7 +23,7 @@ use crate::gate::Gate;
 use crate::identify::Identify;
 use crate::reason::{Problem, Reason};
 use crate::remedy::Case;
-use crate::secret::{AccessToken, Fingerprint};
+use crate::secret::{AccessToken, Fingerprint, make_luck};
 use crate::vault::{Claimed, Connection, Hold, Lease, Leased, Live, Vault, VaultError, make_keep_alive_at};
 
 /// What a refresh needs.
@@ -249,18 +249,19 @@ impl Refresh {
             count = setback.failure.count, "a refresh failed"
         );
         let retry_at = later(self.store_now(hold), setback.pause);
-        let began = self.clock.now().monotonic;
+        let mut failures = 0;
         while let Err(error) = self.vault.fail(hold, &setback.failure, retry_at).await {
-            // Until then its row says that the grant is lost.
-            let is_worth_it = self.is_strict() && !setback.failure.lost;
-            if !is_worth_it || VERDICT_PATIENCE < self.clock.now().monotonic.saturating_sub(began) {
+            // Until then its row may say that the grant is lost: as bad as a new grant that is not written.
+            if !self.is_strict() || setback.failure.lost {
                 tracing::warn!(
                     connection.key = %hold.key, error = &error as &dyn std::error::Error,
                     "a verdict was not written; the lease runs out by itself"
                 );
                 break;
             }
-            self.clock.sleep(RETRY_VERDICT).await;
+            failures += 1;
+            self.tell(&hold.key, setback.problem.clone(), RETRY_STORE);
+            self.clock.sleep(RETRY_COMMIT.wait(failures, make_luck())).await;
         }
         self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
     }
@@ -289,9 +290,6 @@ const POLL: Duration = Duration::from_millis(250);
 pub(super) const RETRY_STORE: Duration = Duration::from_secs(2);
 /// A commit clears the count of failures, so the pace of unusable answers is fixed.
 const RESCUED_PAUSE: Duration = Duration::from_mins(1);
-const RETRY_VERDICT: Duration = Duration::from_millis(200);
-/// How long a verdict that takes back a foreseen loss is tried to be written.
-const VERDICT_PATIENCE: Duration = Duration::from_mins(2);
 /// A connection whose last token ran out so long ago is not in use, even if Entra was away for a while.
 const COLD_AFTER: Duration = Duration::from_hours(24);
 /// What an administrator must mend is looked at again at this pace.

@@ -3,6 +3,7 @@
 //! A refusal of the client comes before the grant is spent (azure.md 6.3), so that the next credential may
 //! ask with the same grant, in the same refresh: no caller waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,12 +38,12 @@ impl Refresh {
     pub(super) async fn spend(
         &self,
         hold: &Hold,
-        integration: std::sync::Arc<Integration>,
+        integration: Arc<Integration>,
         grant: Option<&RefreshToken>,
         urgency: Urgency,
     ) -> Result<Spent, Unspent> {
         let mut attempts = self.accounts.attempts(integration);
-        let mut is_foreseen = grant.is_none() || !self.is_strict();
+        let mut is_foreseen = false;
         loop {
             let chosen = match attempts.next().await {
                 Ok(chosen) => chosen,
@@ -55,7 +56,7 @@ impl Refresh {
             if let Err(wait) = self.budget.turn(&chosen.integration.tenant, urgency, TURN_WITHIN).await {
                 return Err(Unspent { setback: self.no_turn(hold, wait), rescued: None });
             }
-            if !is_foreseen {
+            if grant.is_some() && self.is_strict() && !is_foreseen {
                 self.foresee_loss(hold).await.map_err(|setback| Unspent { setback, rescued: None })?;
                 is_foreseen = true;
             }
@@ -68,6 +69,10 @@ impl Refresh {
             match asked {
                 Ok(answered) => return Ok(Spent { answered, asked_at, accepted: chosen.credential.id }),
                 Err(error) if error.verdict == Verdict::ClientCredential => {
+                    // First of all: a process that dies over the rest has lost no grant.
+                    if is_foreseen {
+                        is_foreseen = !self.take_loss_back(hold).await;
+                    }
                     attempts.rejected(&chosen, &error).await;
                 }
                 Err(mut error) => {

@@ -5,7 +5,9 @@
 //!
 //! 1. Before a grant is spent its row says that it is lost. An answer overwrites that; without one, be it
 //!    that the connection broke or that the process died, it stands, and a person links again.
-//! 2. A grant that may have been used is not used again: whoever issued it would take the second use for
+//! 2. A loss that was foreseen is taken back once it is sure that the grant was not used: before anything else
+//!    is waited for, and until the store took it or another write won.
+//! 3. A grant that may have been used is not used again: whoever issued it would take the second use for
 //!    a theft, and revoke all that came from the same sign-in.
 //!
 //! Of no concern where a used grant goes on working, as Entra's do (azure.md 2.2).
@@ -37,6 +39,18 @@ impl Refresh {
             }
             Err(error) => Err(self.setback(hold, error.problem(), None, RETRY_STORE)),
         }
+    }
+
+    /// Takes the note back, because the grant was not used, and may not be for a while. False: it stands.
+    pub(super) async fn take_loss_back(&self, hold: &Hold) -> bool {
+        let taken_back = self.vault.take_back(hold).await;
+        if let Err(error) = &taken_back {
+            tracing::warn!(
+                connection.key = %hold.key, error = error as &dyn std::error::Error,
+                "a loss that did not come was not taken back yet"
+            );
+        }
+        taken_back.is_ok()
     }
 
     /// Whether the grant went with the answer.

@@ -102,14 +102,14 @@ impl Hold {
         self.generation.next(self.store_now)
     }
 
-    fn verdict(&self, failure: &Failure, retry_at: Timestamp) -> Verdict {
+    fn verdict(&self, failure: Option<&Failure>, retry_at: Timestamp) -> Verdict {
         Verdict {
             key: self.key.clone(),
             generation: self.generation,
             fence: self.fence,
-            failure: failure.clone(),
+            failure: failure.cloned(),
             retry_at,
-            change: self.seen.change_by(failure),
+            change: failure.and_then(|failure| self.seen.change_by(failure)),
         }
     }
 }
@@ -163,7 +163,7 @@ impl Vault {
 
     /// Writes a verdict and gives the lease back. A stale holder changes nothing, which is right.
     pub async fn fail(&self, hold: &Hold, failure: &Failure, retry_at: Timestamp) -> Result<(), VaultError> {
-        let verdict = hold.verdict(failure, retry_at);
+        let verdict = hold.verdict(Some(failure), retry_at);
         match self.store.record_failure(verdict).await? {
             Cas::Won => self.wake_watchers(),
             Cas::Lost => {
@@ -182,8 +182,15 @@ impl Vault {
         retry_at: Timestamp,
     ) -> Result<bool, VaultError> {
         // None of its watchers' business as long as somebody is on it.
-        let verdict = Verdict { change: None, ..hold.verdict(failure, retry_at) };
+        let verdict = Verdict { change: None, ..hold.verdict(Some(failure), retry_at) };
         Ok(self.store.foresee_failure(verdict).await? == Cas::Won)
+    }
+
+    /// Writes again what the row said before a verdict was foreseen; the lease goes on.
+    pub async fn take_back(&self, hold: &Hold) -> Result<(), VaultError> {
+        let verdict = Verdict { change: None, ..hold.verdict(hold.failure.as_ref(), hold.store_now) };
+        // Lost: the row is another's by now, and says what that one wrote.
+        self.store.foresee_failure(verdict).await.map(drop).map_err(VaultError::from)
     }
 
     /// Gives a lease back unspent.
@@ -218,7 +225,7 @@ impl Vault {
                 let failure = Failure { behind, ..Failure::new(error.problem().reason, store_now) };
                 let retry_at = later(store_now, DAMAGED_PAUSE);
                 let change = seen.change_by(&failure);
-                let verdict = Verdict { key, generation, fence, failure, retry_at, change };
+                let verdict = Verdict { key, generation, fence, failure: Some(failure), retry_at, change };
                 // Lost: somebody wrote the row meanwhile, and it comes due again by itself.
                 let _ = self.store.record_failure(verdict).await?;
                 self.wake_watchers();

@@ -334,7 +334,7 @@ async fn fail(store: &Store, claimed: &Claimed, retry_at: Timestamp) -> Result<C
 }
 
 fn verdict(claimed: &Claimed, retry_at: Timestamp) -> Verdict {
-    let (row, failure) = (&claimed.row, failure(claimed.store_now));
+    let (row, failure) = (&claimed.row, Some(failure(claimed.store_now)));
     let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
     Verdict { key, generation, fence, failure, retry_at, change: None }
 }

@@ -108,7 +108,7 @@ pub(super) async fn a_foreseen_loss_is_told_when_nobody_is_on_it(store: &Store) 
     for (account, lease) in [("held", LEASE), ("dead", Duration::ZERO), ("paused", Duration::ZERO)] {
         won(store.commit(write(account, None, 1)).await?);
         let claimed = claim(store, account, lease).await?;
-        let lost = Failure { lost: account != "paused", ..failure(claimed.store_now) };
+        let lost = Some(Failure { lost: account != "paused", ..failure(claimed.store_now) });
         won(store.foresee_failure(Verdict { failure: lost, ..verdict(&claimed, claimed.store_now) }).await?);
     }
 

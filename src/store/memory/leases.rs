@@ -97,7 +97,7 @@ fn write_verdict(at: &mut Work<'_>, verdict: Verdict, lease_until: Option<jiff::
     let Some(row) = at.state.connections.get(&key).filter(is_meant).cloned() else {
         return Cas::Lost;
     };
-    let row = ConnectionRow { failure: Some(failure), retry_at: Some(retry_at), lease_until, ..row };
+    let row = ConnectionRow { failure, retry_at: Some(retry_at), lease_until, ..row };
     at.write(Act::Verdict { fence, generation }, &key, Some(row));
     at.append(&key, generation, change);
     Cas::Won

@@ -102,7 +102,8 @@ impl Postgres {
         set: &str,
     ) -> Result<Cas, StoreError> {
         let lent = self.lend(doing).await?;
-        let failure = serde_json::to_string(&verdict.failure).expect("a failure is plain data");
+        let plain = |failure| serde_json::to_string(failure).expect("a failure is plain data");
+        let failure = verdict.failure.as_ref().map(plain);
         let (account, role) = (verdict.key.account.as_str(), verdict.key.role.to_string());
         let (generation, retry_at) = (verdict.generation.0, micros(verdict.retry_at));
         let change = verdict.change.map(Change::as_str);

@@ -72,7 +72,8 @@ pub(in crate::store) fn foresee_failure(at: &At<'_>, verdict: &Verdict) -> rusql
 }
 
 fn write_verdict(at: &At<'_>, verdict: &Verdict, sql: &str) -> rusqlite::Result<Cas> {
-    let failure = serde_json::to_string(&verdict.failure).expect("a failure is plain data");
+    let plain = |failure| serde_json::to_string(failure).expect("a failure is plain data");
+    let failure = verdict.failure.as_ref().map(plain);
     let changed = at.tx.prepare_cached(sql)?.execute(params![
         verdict.key.account.as_str(),
         verdict.key.role.to_string(),

@@ -12,8 +12,9 @@ pub(crate) struct Given {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) tokens: Tokens,
     pub(crate) clock: Arc<RuntimeClock>,
+    refresher: JoinHandle<()>,
     _running: DropGuard,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 pub(crate) type Asked = JoinHandle<Result<Arc<Token>, Problem>>;
@@ -29,15 +30,37 @@ impl Given {
 
     /// With so many token requests a second.
     pub(super) async fn paced(config: RefreshConfig, rate: u32) -> Self {
+        let rate = rate.try_into().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(RuntimeClock::default());
-        let vault = Arc::new(make_vault(folder.path(), clock.clone()).await);
+        let vault = make_vault(folder.path(), clock.clone()).await;
+        let given = Self::over(vault, clock, config, TokenRates { overall: rate, per_tenant: rate }).await;
+        Self { _folder: Some(folder), ..given }
+    }
+
+    /// Over a store in memory, by a line that may break, and with so many token requests a second.
+    pub(super) async fn over_memory(
+        config: RefreshConfig,
+        overall: u32,
+        per_tenant: u32,
+    ) -> (Self, Memory, MemoryLine) {
+        let clock = Arc::new(RuntimeClock::default());
+        let store_id: crate::ids::StoreId = "store".parse().unwrap();
+        let memory = Memory::new(clock.clone(), store_id.clone(), Vec::new());
+        let (store, line) = memory.open("tests");
+        let vault = Vault::new(store, Sealer::new(store_id, Keyring::generate()));
+        let (overall, per_tenant) = (overall.try_into().unwrap(), per_tenant.try_into().unwrap());
+        let given = Self::over(vault, clock, config, TokenRates { overall, per_tenant }).await;
+        (given, memory, line)
+    }
+
+    async fn over(vault: Vault, clock: Arc<RuntimeClock>, config: RefreshConfig, rates: TokenRates) -> Self {
+        let vault = Arc::new(vault);
         let entra = FakeEntra::default();
         let accounts = Arc::new(Accounts::new(vault.clone(), clock.clone(), Sources::default()));
         let shared = Arc::new(entra.clone());
         let (audit, writer, _) = Audit::in_memory(clock.clone());
         tokio::spawn(writer.run());
-        let rates = TokenRates { overall: rate.try_into().unwrap(), per_tenant: rate.try_into().unwrap() };
         let refresh = Refresh::new(RefreshParts {
             vault: vault.clone(),
             accounts: accounts.clone(),
@@ -49,12 +72,19 @@ impl Given {
         });
         let (tokens, refresher, _follower) = tokens(refresh, clock.clone(), config);
         let stop = CancellationToken::new();
-        tokio::spawn(refresher.run(stop.clone()));
+        let refresher = tokio::spawn(refresher.run(stop.clone()));
         vault.put_integration(integration(clock.now().wall)).await.unwrap();
+        let (running, folder) = (stop.drop_guard(), None);
         let given =
-            Self { entra, vault, accounts, tokens, clock, _running: stop.drop_guard(), _folder: folder };
+            Self { entra, vault, accounts, tokens, clock, refresher, _running: running, _folder: folder };
         given.link("old").await;
         given
+    }
+
+    /// Gone, with its memory and whatever it was at.
+    pub(super) async fn crash(&self) {
+        self.refresher.abort();
+        sleep(Duration::ZERO).await;
     }
 
     /// Makes the connection as `ConfirmLink` does, with a grant of `whose` and no token yet.

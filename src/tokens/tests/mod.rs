@@ -2,6 +2,7 @@
 
 pub(crate) mod given;
 mod simulation;
+mod strict;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::keys::{FileKey, KeyProvider};
 use crate::policy::Permission;
 use crate::seal::{Keyring, Sealer};
 use crate::secret::{ClientSecret, RefreshToken};
+use crate::store::memory::{Fault, Memory, MemoryLine};
 use crate::store::{Store, StorePlace};
 use crate::testing::{FakeEntra, RuntimeClock};
 use crate::vault::{

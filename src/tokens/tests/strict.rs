@@ -1,0 +1,53 @@
+//! Where each grant works once: what the row says while it is spent, and after it was not.
+
+use super::*;
+use crate::entra::Rotation;
+
+/// Nothing looks what is due, so that only who asks makes requests.
+const CONFIG: RefreshConfig = RefreshConfig { concurrency: 4, tick: Duration::from_hours(24) };
+
+async fn strict() -> (Given, Memory, MemoryLine) {
+    let (given, memory, line) = Given::over_memory(CONFIG, 100, 100).await;
+    given.entra.set_rotation(Rotation::Strict);
+    (given, memory, line)
+}
+
+fn is_lost(memory: &Memory) -> bool {
+    memory.row(&key()).unwrap().failure.is_some_and(|failure| failure.lost)
+}
+
+/// P4: however long the store is away over it, the refusal is written where the row foresaw a loss.
+#[tokio::test(start_paused = true)]
+async fn f09_a_loss_that_did_not_come_is_taken_back_after_a_long_outage_of_the_store_too() {
+    for verdict in [Verdict::Transient, Verdict::Throttled, Verdict::ClientCredential, Verdict::Admin] {
+        let (given, memory, line) = strict().await;
+        given.entra.fail_next(EntraError::new(verdict));
+        let asked = given.refresh_in_flight().await;
+        assert!(is_lost(&memory), "foreseen");
+        line.set(Fault::Unreachable);
+        given.entra.release();
+        assert!(asked.await.unwrap().is_err());
+        sleep(Duration::from_hours(3)).await;
+        line.heal();
+        sleep(Duration::from_mins(1)).await;
+        assert!(!is_lost(&memory), "{verdict:?}");
+        sleep(Duration::from_mins(20)).await;
+        assert_eq!(given.answer().await, Ok("access-of-old-1".to_owned()), "{verdict:?}");
+    }
+}
+
+/// P4: the client comes before the grant. A process that dies before the next credential was tried lost nothing.
+#[tokio::test(start_paused = true)]
+async fn f11_a_foreseen_loss_does_not_outlive_the_refusal_of_the_client() {
+    let (given, memory, line) = strict().await;
+    given.entra.fail_next(EntraError::new(Verdict::ClientCredential));
+    let asked = given.refresh_in_flight().await;
+    assert!(is_lost(&memory), "foreseen");
+    line.set_delays([Duration::from_secs(1)]);
+    given.entra.release();
+    // There, and not yet back: the verdict on the credential is still to be written.
+    sleep(Duration::from_millis(1500)).await;
+    assert!(!asked.is_finished());
+    given.crash().await;
+    assert!(!is_lost(&memory));
+}

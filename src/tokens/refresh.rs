@@ -17,7 +17,7 @@ use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::budgets::{TokenBudget, Urgency};
 use crate::clock::{Clock, between, later};
-use crate::connection::ConnectionKey;
+use crate::connection::{ConnectionKey, Failure};
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;
 use crate::identify::Identify;
@@ -211,7 +211,7 @@ impl Refresh {
                 let detail = "the app has another service principal in the tenant than the one connected";
                 let problem = Problem::new(Reason::RelinkRequired, detail).case(Case::NoServicePrincipal);
                 let mut setback = self.setback(hold, problem, None, SLOW);
-                setback.failure.needs_person = true;
+                setback.failure.iter_mut().for_each(|failure| failure.needs_person = true);
                 Err(setback)
             }
             Ok(spent) => Ok(Landing {
@@ -243,16 +243,19 @@ impl Refresh {
 
     /// Remembers why a refresh failed, gives the lease back and tells who waits.
     pub(super) async fn set_back(&self, hold: &Hold, setback: Setback) {
-        self.metrics.count(if setback.failure.lost { Outcome::Lost } else { Outcome::Failed });
-        tracing::warn!(
-            connection.key = %hold.key, reason = setback.failure.reason.as_str(), entra.code = setback.failure.code,
-            count = setback.failure.count, "a refresh failed"
-        );
+        let is_lost = setback.failure.as_ref().is_some_and(|failure| failure.lost);
+        if let Some(failure) = &setback.failure {
+            self.metrics.count(if is_lost { Outcome::Lost } else { Outcome::Failed });
+            tracing::warn!(
+                connection.key = %hold.key, reason = failure.reason.as_str(), entra.code = failure.code,
+                count = failure.count, "a refresh failed"
+            );
+        }
         let retry_at = later(self.store_now(hold), setback.pause);
         let mut failures = 0;
-        while let Err(error) = self.vault.fail(hold, &setback.failure, retry_at).await {
+        while let Err(error) = self.write_setback(hold, setback.failure.as_ref(), retry_at).await {
             // Until then its row may say that the grant is lost: as bad as a new grant that is not written.
-            if !self.is_strict() || setback.failure.lost {
+            if !self.is_strict() || is_lost {
                 tracing::warn!(
                     connection.key = %hold.key, error = &error as &dyn std::error::Error,
                     "a verdict was not written; the lease runs out by itself"
@@ -264,6 +267,18 @@ impl Refresh {
             self.clock.sleep(RETRY_COMMIT.wait(failures, make_luck())).await;
         }
         self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
+    }
+
+    async fn write_setback(
+        &self,
+        hold: &Hold,
+        failure: Option<&Failure>,
+        retry_at: Timestamp,
+    ) -> Result<(), VaultError> {
+        match failure {
+            Some(failure) => self.vault.fail(hold, failure, retry_at).await,
+            None => self.vault.put_off(hold, retry_at).await,
+        }
     }
 
     pub(super) fn tell(&self, key: &ConnectionKey, problem: Problem, pause: Duration) {

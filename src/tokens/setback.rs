@@ -24,7 +24,8 @@ use crate::vault::Hold;
 /// Why a refresh brought nothing: what to tell callers, what to remember, when to try again.
 pub(super) struct Setback {
     pub(super) problem: Problem,
-    pub(super) failure: Failure,
+    /// `None`: nothing failed, for nothing was asked. The row remembers what it did before.
+    pub(super) failure: Option<Failure>,
     pub(super) pause: Duration,
     /// The pause is a guess of ours and no wish of Entra's.
     pub(super) is_guess: bool,
@@ -53,13 +54,16 @@ impl Refresh {
                 self.setback(hold, problem, error.code, SLOW)
             }
             Verdict::Throttled | Verdict::Transient | Verdict::Unknown => {
-                let mut setback =
-                    self.setback(hold, Problem::new(reason, UNAVAILABLE), error.code, Duration::ZERO);
-                let backoff = BACKOFF.wait(setback.failure.count, make_luck());
-                setback.pause = error.retry_after.map_or(backoff, |asked| asked.max(backoff));
-                setback.is_guess = error.retry_after.is_none() && error.verdict != Verdict::Throttled;
-                setback.problem = setback.problem.retry_after(setback.pause).entra_code(error.code);
-                setback
+                let problem = Problem::new(reason, UNAVAILABLE);
+                let failure = self.failure(hold, &problem, error.code);
+                let backoff = BACKOFF.wait(failure.count, make_luck());
+                let pause = error.retry_after.map_or(backoff, |asked| asked.max(backoff));
+                Setback {
+                    problem: problem.retry_after(pause).entra_code(error.code),
+                    failure: Some(failure),
+                    pause,
+                    is_guess: error.retry_after.is_none() && error.verdict != Verdict::Throttled,
+                }
             }
         }
     }
@@ -68,25 +72,24 @@ impl Refresh {
     /// and mistakes of Entra's look alike (design.md 6.7).
     fn relink(&self, hold: &Hold, error: &EntraError, unmistakable: bool) -> Setback {
         let problem = Problem::new(Reason::RelinkRequired, refused(hold)).entra_code(error.code);
-        let mut setback = self.setback(hold, problem, error.code, NEVER);
-        let since = setback.failure.since;
-        let confirmed = 2 <= setback.failure.count && CONFIRM_AFTER <= between(since, self.store_now(hold));
-        setback.failure.needs_person = unmistakable || confirmed;
-        if !setback.failure.needs_person {
-            setback.pause = CONFIRM_AFTER;
-            let detail = "Entra refused the grant once; it is asked again before anybody must act";
-            let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(CONFIRM_AFTER);
-            setback.problem = Problem { remedy: None, ..problem.entra_code(error.code) };
+        let mut failure = self.failure(hold, &problem, error.code);
+        let confirmed = 2 <= failure.count && CONFIRM_AFTER <= between(failure.since, self.store_now(hold));
+        failure.needs_person = unmistakable || confirmed;
+        if failure.needs_person {
+            return Setback { problem, failure: Some(failure), pause: NEVER, is_guess: false };
         }
-        setback
+        let detail = "Entra refused the grant once; it is asked again before anybody must act";
+        let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(CONFIRM_AFTER);
+        let problem = Problem { remedy: None, ..problem.entra_code(error.code) };
+        Setback { problem, failure: Some(failure), pause: CONFIRM_AFTER, is_guess: false }
     }
 
     /// Others come first, or the tenant asked to be left alone: nothing was sent.
-    pub(super) fn no_turn(&self, hold: &Hold, wait: Duration) -> Setback {
-        let detail = "token requests of this tenant are paced; this one's turn comes later";
-        let problem = Problem::new(Reason::UpstreamThrottled, detail).retry_after(wait);
+    pub(super) fn no_turn(wait: Duration) -> Setback {
+        let problem = Problem::new(Reason::UpstreamThrottled, PACED).retry_after(wait);
         // Spread, so that those who were sent away together do not come back together.
-        self.setback(hold, problem, None, wait.mul_f64(1.0 + make_luck() / 2.0))
+        let pause = wait.mul_f64(1.0 + make_luck() / 2.0);
+        Setback { problem, failure: None, pause, is_guess: false }
     }
 
     pub(super) fn setback(
@@ -96,13 +99,17 @@ impl Refresh {
         code: Option<u32>,
         pause: Duration,
     ) -> Setback {
+        let failure = Some(self.failure(hold, &problem, code));
+        Setback { problem, failure, pause, is_guess: false }
+    }
+
+    fn failure(&self, hold: &Hold, problem: &Problem, code: Option<u32>) -> Failure {
         let (reason, case) = (problem.reason, problem.case);
         let (since, count) = match &hold.failure {
             Some(before) if before.reason == reason => (before.since, before.count.saturating_add(1)),
             _ => (self.store_now(hold), 1),
         };
-        let failure = Failure { code, count, case, ..Failure::new(reason, since) };
-        Setback { problem, failure, pause, is_guess: false }
+        Failure { code, count, case, ..Failure::new(reason, since) }
     }
 
     /// The row says "not before": told as what the row remembers.
@@ -121,7 +128,7 @@ impl Refresh {
                 .retry_after(left)
             }
             Some(failure) => Problem::new(failure.reason, WAITING),
-            None => Problem::new(Reason::UpstreamUnavailable, UNAVAILABLE).retry_after(left),
+            None => Problem::new(Reason::UpstreamThrottled, PACED).retry_after(left),
         };
         let code = failure.and_then(|failure| failure.code);
         let case = failure.and_then(|failure| failure.case);
@@ -134,6 +141,7 @@ fn refused(hold: &Hold) -> String {
 }
 
 const UNAVAILABLE: &str = "Entra does not issue a token now; the connection is kept and refreshed later";
+const PACED: &str = "token requests of this tenant are paced; this one's turn comes later";
 const WAITING: &str =
     "the connection cannot be refreshed before somebody acts; it is tried again now and then";
 /// How far apart two refusals must be to be believed.

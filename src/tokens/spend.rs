@@ -54,7 +54,7 @@ impl Refresh {
                 }
             };
             if let Err(wait) = self.budget.turn(&chosen.integration.tenant, urgency, TURN_WITHIN).await {
-                return Err(Unspent { setback: self.no_turn(hold, wait), rescued: None });
+                return Err(Unspent { setback: Refresh::no_turn(wait), rescued: None });
             }
             if grant.is_some() && self.is_strict() && !is_foreseen {
                 self.foresee_loss(hold).await.map_err(|setback| Unspent { setback, rescued: None })?;

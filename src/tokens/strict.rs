@@ -28,14 +28,13 @@ impl Refresh {
 
     /// Notes the loss that a missing answer would be. Without the note nothing may be spent.
     pub(super) async fn foresee_loss(&self, hold: &Hold) -> Result<(), Setback> {
-        let Setback { failure, pause, .. } = self.lost_grant(hold);
-        let until = later(self.store_now(hold), pause);
-        match self.vault.foresee(hold, &failure, until).await {
+        let until = later(self.store_now(hold), NEVER);
+        match self.vault.foresee(hold, &self.loss(hold), until).await {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let detail = "another refresh of this connection overtook this one";
                 let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(RETRY_STORE);
-                Err(self.setback(hold, problem, None, RETRY_STORE))
+                Err(Setback { problem, failure: None, pause: RETRY_STORE, is_guess: false })
             }
             Err(error) => Err(self.setback(hold, error.problem(), None, RETRY_STORE)),
         }
@@ -59,13 +58,16 @@ impl Refresh {
     }
 
     pub(super) fn lost_grant(&self, hold: &Hold) -> Setback {
-        let failure = Failure {
+        let problem = problem_of_loss(hold.key.role.kind());
+        Setback { problem, failure: Some(self.loss(hold)), pause: NEVER, is_guess: false }
+    }
+
+    fn loss(&self, hold: &Hold) -> Failure {
+        Failure {
             needs_person: true,
             lost: true,
             ..Failure::new(Reason::RelinkRequired, self.store_now(hold))
-        };
-        let problem = problem_of_loss(hold.key.role.kind());
-        Setback { problem, failure, pause: NEVER, is_guess: false }
+        }
     }
 }
 

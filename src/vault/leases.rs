@@ -102,14 +102,20 @@ impl Hold {
         self.generation.next(self.store_now)
     }
 
-    fn verdict(&self, failure: Option<&Failure>, retry_at: Timestamp) -> Verdict {
+    fn verdict(&self, failure: &Failure, retry_at: Timestamp) -> Verdict {
+        let change = self.seen.change_by(failure);
+        Verdict { failure: Some(failure.clone()), change, ..self.no_verdict(retry_at) }
+    }
+
+    /// What the row said before.
+    fn no_verdict(&self, retry_at: Timestamp) -> Verdict {
         Verdict {
             key: self.key.clone(),
             generation: self.generation,
             fence: self.fence,
-            failure: failure.cloned(),
+            failure: self.failure.clone(),
             retry_at,
-            change: failure.and_then(|failure| self.seen.change_by(failure)),
+            change: None,
         }
     }
 }
@@ -163,7 +169,7 @@ impl Vault {
 
     /// Writes a verdict and gives the lease back. A stale holder changes nothing, which is right.
     pub async fn fail(&self, hold: &Hold, failure: &Failure, retry_at: Timestamp) -> Result<(), VaultError> {
-        let verdict = hold.verdict(Some(failure), retry_at);
+        let verdict = hold.verdict(failure, retry_at);
         match self.store.record_failure(verdict).await? {
             Cas::Won => self.wake_watchers(),
             Cas::Lost => {
@@ -182,15 +188,21 @@ impl Vault {
         retry_at: Timestamp,
     ) -> Result<bool, VaultError> {
         // None of its watchers' business as long as somebody is on it.
-        let verdict = Verdict { change: None, ..hold.verdict(Some(failure), retry_at) };
+        let verdict = Verdict { change: None, ..hold.verdict(failure, retry_at) };
         Ok(self.store.foresee_failure(verdict).await? == Cas::Won)
     }
 
     /// Writes again what the row said before a verdict was foreseen; the lease goes on.
     pub async fn take_back(&self, hold: &Hold) -> Result<(), VaultError> {
-        let verdict = Verdict { change: None, ..hold.verdict(hold.failure.as_ref(), hold.store_now) };
         // Lost: the row is another's by now, and says what that one wrote.
-        self.store.foresee_failure(verdict).await.map(drop).map_err(VaultError::from)
+        let _ = self.store.foresee_failure(hold.no_verdict(hold.store_now)).await?;
+        Ok(())
+    }
+
+    /// Gives a lease back unspent, not to be taken again before `until`. The row says what it said before.
+    pub async fn put_off(&self, hold: &Hold, until: Timestamp) -> Result<(), VaultError> {
+        let _ = self.store.record_failure(hold.no_verdict(until)).await?;
+        Ok(())
     }
 
     /// Gives a lease back unspent.

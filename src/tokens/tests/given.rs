@@ -107,8 +107,7 @@ impl Given {
 
     /// Takes over a developer's grant; it is due at once.
     pub(super) async fn import(&self, developer: usize) {
-        let role = Role::Developer(format!("d{developer}").parse().unwrap());
-        let key = ConnectionKey { account: "acme".parse().unwrap(), role };
+        let key = developer_key(developer);
         let standing = self.vault.standing(&key).await.unwrap();
         let imported = Imported {
             grant: RefreshToken::new(format!("grant-of-d{developer}-0")),
@@ -137,7 +136,11 @@ impl Given {
     }
 
     pub(super) async fn answer(&self) -> Result<String, Reason> {
-        let answer = self.ask().await.unwrap();
+        self.answer_of(&key()).await
+    }
+
+    pub(super) async fn answer_of(&self, key: &ConnectionKey) -> Result<String, Reason> {
+        let answer = self.tokens.token(&allowed(), key, Duration::from_mins(5)).await;
         answer.map(|token| token.access.expose().to_owned()).map_err(|problem| problem.reason)
     }
 
@@ -155,6 +158,11 @@ impl Given {
 
 pub(super) fn key() -> ConnectionKey {
     ConnectionKey { account: "acme".parse().unwrap(), role: Role::ServiceUser }
+}
+
+pub(super) fn developer_key(number: usize) -> ConnectionKey {
+    let role = Role::Developer(format!("d{number}").parse().unwrap());
+    ConnectionKey { account: "acme".parse().unwrap(), role }
 }
 
 pub(super) fn allowed() -> Allowed {

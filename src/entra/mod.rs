@@ -33,7 +33,7 @@ pub use self::certificate::{CertificateError, CertificateFacts, read_certificate
 pub use self::id_token::{Expected, IdTokenError};
 pub use self::judge::{Declined, Redirect, judge_redirect};
 use self::signing_keys::SigningKeys;
-pub use self::token::unverified_object_id;
+pub use self::token::{DEADLINE, unverified_object_id};
 use crate::clock::Clock;
 use crate::connection::Identity;
 use crate::ids::{ClientId, DevopsScope, TenantId};

@@ -92,6 +92,13 @@ impl Refresh {
         Setback { problem, failure: None, pause, is_guess: false }
     }
 
+    /// So much time went by since the lease was had that another replica could have it before Entra answers.
+    pub(super) fn out_of_time() -> Setback {
+        let detail = "what comes before a refresh took too long; it begins anew";
+        let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(ANEW);
+        Setback { problem, failure: None, pause: ANEW, is_guess: false }
+    }
+
     pub(super) fn setback(
         &self,
         hold: &Hold,
@@ -146,6 +153,7 @@ const WAITING: &str =
     "the connection cannot be refreshed before somebody acts; it is tried again now and then";
 /// How far apart two refusals must be to be believed.
 const CONFIRM_AFTER: Duration = Duration::from_mins(5);
+const ANEW: Duration = Duration::from_secs(1);
 /// A confirmed revocation is never retried; a person's link or a new client credential lifts it.
 pub(super) const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
 /// How many more times it is tried, at least, in what is left of a token's life.

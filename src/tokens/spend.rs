@@ -2,6 +2,8 @@
 //!
 //! A refusal of the client comes before the grant is spent (azure.md 6.3), so that the next credential may
 //! ask with the same grant, in the same refresh: no caller waits for it.
+//!
+//! Nothing is asked that the lease may not outlast: its answer, in full, comes while nobody else may ask.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use super::setback::Setback;
 use crate::accounts::PROBE_EVERY;
 use crate::budgets::Urgency;
 use crate::clock::later;
-use crate::entra::{Answered, EntraError, Verdict};
+use crate::entra::{Answered, DEADLINE, EntraError, Verdict};
 use crate::ids::CredentialId;
 use crate::secret::RefreshToken;
 use crate::vault::{Hold, Integration, StoredToken};
@@ -53,12 +55,18 @@ impl Refresh {
                     return Err(Unspent { setback, rescued: None });
                 }
             };
-            if let Err(wait) = self.budget.turn(&chosen.integration.tenant, urgency, TURN_WITHIN).await {
+            let within = hold.left(self.clock.now()).saturating_sub(DEADLINE).min(TURN_WITHIN);
+            if let Err(wait) = self.budget.turn(&chosen.integration.tenant, urgency, within).await {
                 return Err(Unspent { setback: Refresh::no_turn(wait), rescued: None });
             }
-            if grant.is_some() && self.is_strict() && !is_foreseen {
+            let is_late = || hold.left(self.clock.now()) < DEADLINE;
+            if grant.is_some() && self.is_strict() && !is_foreseen && !is_late() {
                 self.foresee_loss(hold).await.map_err(|setback| Unspent { setback, rescued: None })?;
                 is_foreseen = true;
+            }
+            // Whatever came before took its time; two replicas at once would spend one grant twice (P5).
+            if is_late() {
+                return Err(Unspent { setback: Refresh::out_of_time(), rescued: None });
             }
             // Before it is asked: a life counted from the answer's arrival would be too long.
             let asked_at = hold.store_clock.at(self.clock.now());
@@ -107,7 +115,7 @@ fn proves_credential(error: &EntraError) -> bool {
     is_of_the_person || error.is_past_client_authentication()
 }
 
-/// Of the lease's 15 s, beside the ten that Entra may take.
+/// Of what the lease leaves beside the ten seconds that Entra may take.
 const TURN_WITHIN: Duration = Duration::from_secs(3);
 
 impl Spent {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::connection::{Connection, Imported, Live, Opened};
 use super::marks::Moment;
 use super::{Vault, VaultError};
-use crate::clock::{Clock, StoreClock, later};
+use crate::clock::{Clock, Moment, StoreClock, later};
 use crate::connection::{Change, ConnectionKey, Failure};
 use crate::ids::Generation;
 use crate::reason::Reason;
@@ -95,6 +95,11 @@ impl Hold {
             Connection::Live(_) if self.seen.failing.is_some() => Some(Change::Recovered),
             Connection::Live(_) => Some(Change::Refreshed),
         }
+    }
+
+    /// How long nobody else can have the lease, or a little less.
+    pub fn left(&self, now: Moment) -> Duration {
+        self.store_clock.validity(later(self.store_now, LEASE)).left(now)
     }
 
     /// The one that the next commit of this lease gives the row.

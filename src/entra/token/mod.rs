@@ -170,8 +170,8 @@ pub fn unverified_object_id(token: &AccessToken) -> Option<ObjectId> {
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Shorter than the lease of a refresh (design.md 6.1).
-pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a request may take, its second try included. Shorter than the lease of a refresh (design.md 6.1).
+pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Far above any real answer (threat T10).
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longer than what Entra gives users (azure.md 2.1), and short enough that a wrong number does no harm.

@@ -51,3 +51,25 @@ async fn f11_a_foreseen_loss_does_not_outlive_the_refusal_of_the_client() {
     given.crash().await;
     assert!(!is_lost(&memory));
 }
+
+/// P5: another replica could have the lease before Entra answers; so it is not asked, and nothing is lost.
+#[tokio::test(start_paused = true)]
+async fn f13_nothing_is_asked_that_the_lease_may_not_outlast() {
+    let now = Duration::ZERO;
+    let slow = Duration::from_secs(3);
+    // The row, the lease, the note: there and back.
+    let (slow_lease, slow_note) = ([now, now, slow, slow], [now, now, now, now, slow, slow]);
+    for delays in [&slow_lease[..], &slow_note[..]] {
+        let (given, memory, line) = strict().await;
+        given.accounts.integration(&key().account).await.unwrap();
+        line.set_delays(delays.iter().copied());
+        let problem = given.ask().await.unwrap().unwrap_err();
+        assert!(problem.detail.contains("too long"), "{problem:?}");
+        assert!(given.entra.spent().is_empty());
+        let row = memory.row(&key()).unwrap();
+        assert_eq!((row.failure, row.lease_until), (None, None));
+        line.set_delays([]);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(given.answer().await, Ok("access-of-old-1".to_owned()));
+    }
+}

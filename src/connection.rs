@@ -55,6 +55,10 @@ pub struct Failure {
     /// Nothing but a person's act helps: a refused grant was refused again, or unmistakably.
     #[serde(default)]
     pub needs_person: bool,
+    /// When Entra first refused the grant, whatever else failed since: a second refusal is believed. A commit
+    /// forgets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
     /// The answer with the next grant did not arrive, where each grant works once: the grant is lost with
     /// it. Written before Entra is asked, so that it holds if the process dies meanwhile.
     #[serde(default)]
@@ -128,6 +132,7 @@ impl Failure {
             since,
             count: 1,
             needs_person: false,
+            refused_at: None,
             lost: false,
             case: None,
             behind: None,

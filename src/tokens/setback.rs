@@ -4,7 +4,8 @@
 //!
 //! 1. A verdict on a client credential falls on that credential; one on the grant needs confirmation
 //!    unless it is unmistakable (design.md 6.7, 6.8).
-//! 2. Nothing here ends a connection: the grant stays until a person acts (P4).
+//! 2. What fails between the two refusals of a grant makes nobody forget the first one.
+//! 3. Nothing here ends a connection: the grant stays until a person acts (P4).
 
 use std::time::Duration;
 
@@ -73,7 +74,9 @@ impl Refresh {
     fn relink(&self, hold: &Hold, error: &EntraError, unmistakable: bool) -> Setback {
         let problem = Problem::new(Reason::RelinkRequired, refused(hold)).entra_code(error.code);
         let mut failure = self.failure(hold, &problem, error.code);
-        let confirmed = 2 <= failure.count && CONFIRM_AFTER <= between(failure.since, self.store_now(hold));
+        let now = self.store_now(hold);
+        let confirmed = failure.refused_at.is_some_and(|first| CONFIRM_AFTER <= between(first, now));
+        failure.refused_at = failure.refused_at.or(Some(now));
         failure.needs_person = unmistakable || confirmed;
         if failure.needs_person {
             return Setback { problem, failure: Some(failure), pause: NEVER, is_guess: false };
@@ -116,7 +119,9 @@ impl Refresh {
             Some(before) if before.reason == reason => (before.since, before.count.saturating_add(1)),
             _ => (self.store_now(hold), 1),
         };
-        Failure { code, count, case, ..Failure::new(reason, since) }
+        // Says nothing of the grant, or says it again: what is known of it is kept.
+        let refused_at = hold.failure.as_ref().and_then(|before| before.refused_at);
+        Failure { code, count, refused_at, case, ..Failure::new(reason, since) }
     }
 
     /// The row says "not before": told as what the row remembers.

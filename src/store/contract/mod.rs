@@ -370,6 +370,7 @@ fn failure(since: Timestamp) -> Failure {
         since,
         count: 2,
         needs_person: true,
+        refused_at: None,
         lost: false,
         case: None,
         behind: None,

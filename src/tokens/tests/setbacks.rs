@@ -25,3 +25,53 @@ async fn f08_a_connection_that_is_put_off_is_not_one_that_fails() {
     sleep(Duration::from_mins(4)).await;
     assert!(given.answer().await.is_ok());
 }
+
+/// P4, design.md 6.7: whatever else fails between two refusals of a grant, the second one is believed.
+#[tokio::test(start_paused = true)]
+async fn f11_what_fails_between_two_refusals_does_not_make_the_first_forgotten() {
+    let refused = || EntraError::new(Verdict::Relink { unmistakable: false });
+    let long = Some(Duration::from_mins(2));
+    for between in [
+        EntraError::new(Verdict::Transient),
+        EntraError { retry_after: long, ..EntraError::new(Verdict::Throttled) },
+        EntraError::new(Verdict::ClientCredential),
+        EntraError::new(Verdict::Unknown),
+    ] {
+        let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+        let which = format!("{between:?}");
+        for error in [refused(), between, refused()] {
+            given.entra.fail_next(error);
+        }
+        assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable), "{which}");
+        sleep(Duration::from_mins(6)).await;
+        assert!(given.answer().await.is_err(), "{which}");
+        assert_eq!(given.entra.spent().len(), 2, "{which}");
+        let reason = memory.row(&key()).unwrap().failure.unwrap().reason;
+        assert_ne!(reason, Reason::RelinkRequired, "{which}: what stands in the way now is told");
+        sleep(Duration::from_mins(20)).await;
+        assert_eq!(given.answer().await, Err(Reason::RelinkRequired), "{which}");
+        assert_eq!(given.entra.spent().len(), 3, "{which}");
+    }
+}
+
+/// The same where the tenant asked to be left alone meanwhile: its connections are put off.
+#[tokio::test(start_paused = true)]
+async fn f08_a_paced_tenant_does_not_make_a_refusal_forgotten() {
+    let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    given.entra.fail_next(EntraError::new(Verdict::Relink { unmistakable: false }));
+    assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable));
+    let before = memory.row(&key()).unwrap().failure.unwrap();
+    given.import(1).await;
+    sleep(Duration::from_mins(4)).await;
+    let retry_after = Some(Duration::from_mins(5));
+    given.entra.fail_next(EntraError { retry_after, ..EntraError::new(Verdict::Throttled) });
+    assert_eq!(given.answer_of(&developer_key(1)).await, Err(Reason::UpstreamThrottled));
+    sleep(Duration::from_mins(2)).await;
+
+    assert_eq!(given.answer().await, Err(Reason::UpstreamThrottled));
+
+    assert_eq!(memory.row(&key()).unwrap().failure, Some(before));
+    sleep(Duration::from_mins(6)).await;
+    given.entra.fail_next(EntraError::new(Verdict::Relink { unmistakable: false }));
+    assert_eq!(given.answer().await, Err(Reason::RelinkRequired));
+}

@@ -6,12 +6,14 @@
 //! # Invariants
 //!
 //! 1. Nobody waits longer than they say they can ([`TokenBudget::turn`]).
-//! 2. While somebody waits for a token, what is merely due stands back.
-//! 3. A tenant that asked to be left alone is: for everybody, until its time is over.
+//! 2. While somebody waits for a token, what is merely due stands back: of the same tenant, and of all while the
+//!    pace over all is what is waited for. One tenant's storm is the others' business only there.
+//! 3. A request takes a turn of its tenant and one of all, or none.
+//! 4. A tenant that asked to be left alone is: for everybody, until its time is over.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,9 +51,25 @@ pub struct TokenBudget {
     tenants: RateLimiter<TenantId, DashMapStateStore<TenantId>, Ticking, NoOpMiddleware<Nanos>>,
     /// Until when a tenant is left alone, by the monotonic clock.
     paused: Mutex<HashMap<TenantId, Duration>>,
-    /// How many of those who are waited for wait for their turn.
+    lines: Mutex<HashMap<TenantId, Arc<Line>>>,
+    /// How many of those who are waited for have a turn of their tenant, and wait for one of all.
     waiting: watch::Sender<usize>,
     turns: AtomicU32,
+}
+
+/// Those of one tenant.
+#[derive(Default)]
+struct Line {
+    /// How many of those who are waited for wait for a turn of the tenant.
+    waiting: watch::Sender<usize>,
+    /// Turns that were given back, for whoever comes next; no more than may ask at once.
+    unused: AtomicUsize,
+}
+
+/// A turn of a tenant, given back unless it is used.
+struct Turn<'a> {
+    line: &'a Line,
+    is_used: bool,
 }
 
 /// Our clock, as the limiter reads it.
@@ -69,6 +87,7 @@ impl TokenBudget {
             tenants: RateLimiter::dashmap_with_clock(quota(rates.per_tenant), ticking()),
             clock,
             paused: Mutex::default(),
+            lines: Mutex::default(),
             waiting: watch::Sender::new(0),
             turns: AtomicU32::new(0),
         }
@@ -80,20 +99,21 @@ impl TokenBudget {
     ///
     /// How long it would take, where that is more than `within`: come back then.
     pub async fn turn(&self, tenant: &TenantId, urgency: Urgency, within: Duration) -> Result<(), Duration> {
+        if self.turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
+            self.tenants.retain_recent();
+            self.lines.lock().expect("no panic while held").retain(|_, line| 1 < Arc::strong_count(line));
+        }
         if let Some(left) = self.pause_left(tenant) {
             return Err(left);
         }
-        if self.turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
-            self.tenants.retain_recent();
-        }
         let until = self.clock.now().monotonic.saturating_add(within);
-        let _waiting = (urgency == Urgency::Demanded).then(|| Waiting::new(&self.waiting));
-        if urgency == Urgency::Due {
-            self.stand_back(until).await?;
-        }
-        self.wait(until, || self.tenants.check_key(tenant).map_err(|not| not.wait_time_from(self.nanos())))
-            .await?;
-        self.wait(until, || self.overall.check().map_err(|not| not.wait_time_from(self.nanos()))).await
+        let line = self.line(tenant);
+        self.wait(&line.waiting, urgency, until, || self.check_tenant(tenant, &line)).await?;
+        let mut turn = Turn { line: &line, is_used: false };
+        let check_overall = || self.overall.check().map_err(|not| not.wait_time_from(self.nanos()));
+        self.wait(&self.waiting, urgency, until, check_overall).await?;
+        turn.is_used = true;
+        Ok(())
     }
 
     /// Leaves a tenant alone for a while: it said so.
@@ -112,9 +132,27 @@ impl TokenBudget {
         (!left.is_zero()).then_some(left)
     }
 
+    fn line(&self, tenant: &TenantId) -> Arc<Line> {
+        let mut lines = self.lines.lock().expect("no panic while held");
+        lines.entry(tenant.clone()).or_default().clone()
+    }
+
+    /// Takes a turn of the tenant.
+    fn check_tenant(&self, tenant: &TenantId, line: &Line) -> Result<(), Duration> {
+        // It may have asked for it while others waited.
+        if let Some(left) = self.pause_left(tenant) {
+            return Err(left);
+        }
+        let fewer = |unused: usize| unused.checked_sub(1);
+        if line.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok() {
+            return Ok(());
+        }
+        self.tenants.check_key(tenant).map_err(|not| not.wait_time_from(self.nanos()))
+    }
+
     /// Lets those go first who are waited for.
-    async fn stand_back(&self, until: Duration) -> Result<(), Duration> {
-        let mut waiting = self.waiting.subscribe();
+    async fn stand_back(&self, waiting: &watch::Sender<usize>, until: Duration) -> Result<(), Duration> {
+        let mut waiting = waiting.subscribe();
         let left = until.saturating_sub(self.clock.now().monotonic);
         tokio::select! {
             biased;
@@ -123,14 +161,24 @@ impl TokenBudget {
         }
     }
 
-    async fn wait(&self, until: Duration, check: impl Fn() -> Result<(), Duration>) -> Result<(), Duration> {
-        while let Err(wait) = check() {
+    async fn wait(
+        &self,
+        waiting: &watch::Sender<usize>,
+        urgency: Urgency,
+        until: Duration,
+        check: impl Fn() -> Result<(), Duration>,
+    ) -> Result<(), Duration> {
+        let _waiting = (urgency == Urgency::Demanded).then(|| Waiting::new(waiting));
+        loop {
+            if urgency == Urgency::Due {
+                self.stand_back(waiting, until).await?;
+            }
+            let Err(wait) = check() else { return Ok(()) };
             if until < self.clock.now().monotonic.saturating_add(wait) {
                 return Err(wait);
             }
             self.clock.sleep(wait).await;
         }
-        Ok(())
     }
 
     fn nanos(&self) -> Nanos {
@@ -156,6 +204,14 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            self.line.unused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -229,6 +285,57 @@ mod tests {
             ask("due", Urgency::Due),
         );
         assert_eq!(*order.lock().unwrap(), ["demanded", "demanded", "due"]);
+    }
+
+    /// One tenant's storm is its own.
+    #[tokio::test(start_paused = true)]
+    async fn f21_whoever_is_waited_for_holds_up_nothing_of_other_tenants() {
+        let (budget, clock) = budget(100, 1);
+        let (one, other) = (tenant('1'), tenant('2'));
+        let storm = async { while budget.turn(&one, Urgency::Demanded, LONG).await.is_ok() {} };
+        let due = async {
+            for _ in 0..10 {
+                budget.turn(&other, Urgency::Due, LONG).await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = storm => {}
+            () = due => {}
+        }
+        assert_eq!(clock.now().monotonic, Duration::from_secs(9), "at the tenant's own pace");
+    }
+
+    /// Where all wait for the pace over all, whoever is waited for does not stand behind what is due of others.
+    #[tokio::test(start_paused = true)]
+    async fn f21_who_is_waited_for_goes_before_what_is_due_of_all_tenants() {
+        let (budget, clock) = budget(10, 10);
+        let budget = Arc::new(budget);
+        for digit in '1'..='5' {
+            for _ in 0..100 {
+                let budget = budget.clone();
+                tokio::spawn(async move { budget.turn(&tenant(digit), Urgency::Due, LONG).await });
+            }
+        }
+        for _ in 0..10 {
+            clock.sleep(Duration::from_millis(950)).await;
+            let asked = clock.now().monotonic;
+            budget.turn(&tenant('9'), Urgency::Demanded, LONG).await.unwrap();
+            let waited = clock.now().monotonic - asked;
+            assert!(waited <= Duration::from_millis(101), "{waited:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_of_a_tenant_is_not_used_up_where_all_must_wait() {
+        let (budget, clock) = budget(10, 1);
+        budget.turn(&tenant('1'), Urgency::Demanded, LONG).await.unwrap();
+        let (asked, moment) = (tenant('2'), Duration::from_millis(100));
+        assert_eq!(budget.turn(&asked, Urgency::Demanded, moment / 2).await, Err(moment));
+        clock.sleep(moment).await;
+        assert_eq!(budget.turn(&asked, Urgency::Demanded, Duration::ZERO).await, Ok(()));
+        clock.sleep(moment).await;
+        let early = budget.turn(&asked, Urgency::Demanded, Duration::ZERO).await;
+        assert!(early.is_err(), "one turn was given back, not two");
     }
 
     #[tokio::test(start_paused = true)]

@@ -107,18 +107,36 @@ impl Given {
 
     /// Takes over a developer's grant; it is due at once.
     pub(super) async fn import(&self, developer: usize) {
-        let key = developer_key(developer);
-        let standing = self.vault.standing(&key).await.unwrap();
+        self.import_as(&developer_key(developer)).await;
+    }
+
+    /// Connections of an account in another tenant, all of them due.
+    pub(super) async fn storm_of_another_tenant(&self, count: usize) {
+        let account: crate::ids::AccountId = "storm".parse().unwrap();
+        let tenant = GUID.replace('1', "2").parse().unwrap();
+        let integration = integration(self.clock.now().wall);
+        self.vault
+            .put_integration(Integration { account: account.clone(), tenant, ..integration })
+            .await
+            .unwrap();
+        for number in 0..count {
+            let key = ConnectionKey { account: account.clone(), ..developer_key(number) };
+            self.import_as(&key).await;
+        }
+    }
+
+    async fn import_as(&self, key: &ConnectionKey) {
+        let standing = self.vault.standing(key).await.unwrap();
         let imported = Imported {
-            grant: RefreshToken::new(format!("grant-of-d{developer}-0")),
-            origin: format!("d{developer}"),
+            grant: RefreshToken::new(format!("grant-of-{}-0", key.role)),
+            origin: key.role.to_string(),
             expected_object_id: None,
             imported_at: standing.store_now,
             imported_by: None,
             last_used_at: None,
             held: None,
         };
-        self.vault.import(&key, &standing, &imported).await.unwrap();
+        self.vault.import(key, &standing, &imported).await.unwrap();
     }
 
     pub(super) async fn disconnect(&self) {

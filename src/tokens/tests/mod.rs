@@ -217,6 +217,24 @@ async fn f21_what_is_due_in_great_number_is_spent_at_the_rate() {
     assert!(took < 12.5, "400 at 40/s, looked for within 2 s: {took} s");
 }
 
+/// F21: thousands of another tenant's connections, due at once, are paced at its rate and hold up nobody else's.
+#[tokio::test(start_paused = true)]
+async fn f21_a_storm_of_one_tenant_delays_no_refresh_of_another() {
+    let config = RefreshConfig { concurrency: 32, tick: Duration::from_secs(2) };
+    let (given, ..) = Given::over_memory(config, 100, 20).await;
+    given.entra.set_lifetime(Duration::from_secs(305));
+    given.storm_of_another_tenant(3000).await;
+    for _ in 0..10 {
+        sleep(Duration::from_secs(6)).await;
+        let (asked, before) = (given.clock.now().monotonic, given.entra.spent().len());
+        assert!(given.answer().await.is_ok());
+        assert!(given.clock.now().monotonic - asked < Duration::from_millis(100));
+        assert!(before < given.entra.spent().len(), "it was refreshed for this");
+    }
+    let spent = given.entra.spent().len();
+    assert!((1100..1400).contains(&spent), "at 20/s for a minute: {spent}");
+}
+
 /// P4: a refused grant is believed when it is refused again, minutes later, and never retried then.
 #[tokio::test(start_paused = true)]
 async fn f11_a_refused_grant_needs_confirmation_and_is_kept() {

@@ -131,13 +131,16 @@ impl Refresh {
         }
     }
 
-    /// Brings the refreshes of used connections forward. Lost ones are told again by the next use
-    /// after a restart; until then the weekly date stands.
+    /// Brings the refreshes of used connections forward. What was not written is told again by the next use;
+    /// until then the weekly date stands.
     pub(super) async fn pull(&self, uses: Vec<Used>) {
-        let pulls = uses.into_iter().map(|used| (used.key, used.generation, used.refresh_at)).collect();
+        let pulls = uses.iter().map(|used| (used.key.clone(), used.generation, used.refresh_at)).collect();
         if let Err(error) = self.vault.pull_refresh(pulls).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "refreshes were not brought forward");
         }
+            for slot in uses.iter().filter_map(|used| self.slots.find(&used.key)) {
+                slot.unmark_use();
+            }
     }
 
     /// Reads the row and publishes it; true if that answered the demand.

@@ -75,3 +75,20 @@ async fn f08_a_paced_tenant_does_not_make_a_refusal_forgotten() {
     given.entra.fail_next(EntraError::new(Verdict::Relink { unmistakable: false }));
     assert_eq!(given.answer().await, Err(Reason::RelinkRequired));
 }
+
+/// P6: the refresh at half life comes although the store did not take the first word of the use.
+#[tokio::test(start_paused = true)]
+async fn f12_a_use_that_was_not_written_is_told_again() {
+    let (given, memory, line) = Given::over_memory(CONFIG, 100, 100).await;
+    assert!(given.answer().await.is_ok());
+    line.set(Fault::Unreachable);
+    sleep(Duration::from_secs(1)).await;
+    line.heal();
+    let due_in = || memory.row(&key()).unwrap().refresh_at.unwrap().duration_since(given.clock.now().wall);
+    assert!(jiff::SignedDuration::from_hours(24) < due_in(), "nothing was written");
+
+    assert!(given.answer().await.is_ok());
+    sleep(Duration::from_secs(1)).await;
+
+    assert!(due_in() < jiff::SignedDuration::from_hours(1));
+}

@@ -45,7 +45,7 @@ impl Refresh {
             // No new grant in the answer: the old one goes on (azure.md 5.5).
             grant: landing.grant.or(live.grant),
             token: landing.token,
-            refreshed_at: Some(self.clock.now().wall),
+            refreshed_at: Some(self.store_now(&hold)),
             ..live
         });
         let Some(generation) = self.commit(&hold, &connection, landing.refresh_at).await else {
@@ -121,7 +121,7 @@ impl Refresh {
         self.metrics.count(Outcome::Dropped);
         tracing::info!(connection.key = %key, "the connection changed during its refresh; the answer was dropped");
         match self.read(key).await {
-            Ok(Some(opened)) => match opened.connection {
+            Ok(Some((opened, _))) => match opened.connection {
                 Connection::Live(_) | Connection::Imported(_) => self.slots.slot(key).settle(),
                 Connection::Ended(_) => self.tell(key, not_linked(key), Duration::ZERO),
             },

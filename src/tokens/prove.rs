@@ -145,7 +145,7 @@ impl Refresh {
             token: Some(brought.token),
             linked_at: imported.imported_at,
             linked_by: imported.imported_by,
-            refreshed_at: Some(self.clock.now().wall),
+            refreshed_at: Some(self.store_now(hold)),
             origin: Some(imported.origin),
         });
         let keep_alive = make_keep_alive_at(hold.store_now);

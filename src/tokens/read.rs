@@ -16,8 +16,9 @@ use crate::ids::Generation;
 use crate::vault::{Connection, Hold, Leased, Opened, VaultError};
 
 impl Refresh {
-    /// The row, once its slot has learned what it says. A slot that knows better withholds what it has.
-    pub(super) async fn read(&self, key: &ConnectionKey) -> Result<Option<Opened>, VaultError> {
+    /// The row, once its slot has learned what it says, and the store's clock. A slot that knows better withholds
+    /// what it has.
+    pub(super) async fn read(&self, key: &ConnectionKey) -> Result<Option<(Opened, StoreClock)>, VaultError> {
         let slot = self.slots.slot(key);
         // Before it is asked: what is learned meanwhile may be newer than what is read, and nothing wrong.
         let known = slot.known();
@@ -37,12 +38,11 @@ impl Refresh {
                 slot.withhold(known.generation);
             }
         })?;
-        if let Some(opened) = &opened {
-            let store = StoreClock::new(opened.store_now, asked, self.clock.now());
-            self.learn(key, opened.generation, &opened.connection, &store);
-            self.note_if_new(known, opened).await;
-        }
-        Ok(opened)
+        let Some(opened) = opened else { return Ok(None) };
+        let store = StoreClock::new(opened.store_now, asked, self.clock.now());
+        self.learn(key, opened.generation, &opened.connection, &store);
+        self.note_if_new(known, &opened).await;
+        Ok(Some((opened, store)))
     }
 
     /// Whether this lease is of somebody who stands there no more: then nothing of theirs is spent.

@@ -75,17 +75,18 @@ impl Refresh {
         // keeps an older row from being published.
         let slot = self.slots.slot(key);
         loop {
-            match self.look(key, &want).await {
-                Ok(true) => return,
-                Ok(false) => {}
+            let store = match self.look(key, &want).await {
+                Ok(Some(store)) => store,
+                Ok(None) => return,
                 Err(error) => return self.tell(key, error.problem(), RETRY_STORE),
-            }
+            };
             match self.vault.claim(key, &*self.clock).await {
                 Ok(Claimed::Won(Leased::Live(lease))) if self.is_answered_by(&lease, &want).await => return,
                 Ok(Claimed::Won(leased)) => return self.leased(leased, Urgency::Demanded).await,
                 Ok(Claimed::Absent) => return self.tell(key, not_linked(key), Duration::ZERO),
                 Ok(Claimed::Paused { until, failure }) => {
-                    return self.tell_pause(key, until, failure.as_ref());
+                    let left = between(store.at(self.clock.now()), until);
+                    return self.tell_pause(key, left, failure.as_ref());
                 }
                 // Another replica refreshes: its commit is what we look for.
                 // Or a look of ours at what is due, which gives the lease back.
@@ -125,7 +126,7 @@ impl Refresh {
             Ok(landing) => self.land(lease, landing).await,
             Err(setback) => {
                 let expires_at = lease.live.token.as_ref().map(|token| token.expires_at);
-                let left = expires_at.map_or(Duration::ZERO, |at| between(self.clock.now().wall, at));
+                let left = expires_at.map_or(Duration::ZERO, |at| between(self.store_now(&lease.hold), at));
                 self.set_back(&lease.hold, setback.while_left(left)).await;
             }
         }
@@ -137,25 +138,25 @@ impl Refresh {
         let pulls = uses.iter().map(|used| (used.key.clone(), used.generation, used.refresh_at)).collect();
         if let Err(error) = self.vault.pull_refresh(pulls).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "refreshes were not brought forward");
-        }
             for slot in uses.iter().filter_map(|used| self.slots.find(&used.key)) {
                 slot.unmark_use();
             }
+        }
     }
 
-    /// Reads the row and publishes it; true if that answered the demand.
-    async fn look(&self, key: &ConnectionKey, want: &Want) -> Result<bool, VaultError> {
-        let Some(opened) = self.read(key).await? else {
+    /// Reads the row and publishes it. What the store's clock says, unless that answered the demand.
+    async fn look(&self, key: &ConnectionKey, want: &Want) -> Result<Option<StoreClock>, VaultError> {
+        let Some((opened, store)) = self.read(key).await? else {
             self.tell(key, not_linked(key), Duration::ZERO);
-            return Ok(true);
+            return Ok(None);
         };
         match &opened.connection {
             Connection::Ended(_) => {
                 self.tell(key, not_linked(key), Duration::ZERO);
-                Ok(true)
+                Ok(None)
             }
-            Connection::Live(_) => Ok(self.settle_if_answered(key, want)),
-            Connection::Imported(_) => Ok(false),
+            Connection::Live(_) => Ok((!self.settle_if_answered(key, want)).then_some(store)),
+            Connection::Imported(_) => Ok(Some(store)),
         }
     }
 
@@ -306,7 +307,7 @@ fn is_cold(lease: &Lease, urgency: Urgency) -> bool {
 /// How often a row is looked at whose lease another replica holds (design.md 6.3).
 const POLL: Duration = Duration::from_millis(250);
 pub(super) const RETRY_STORE: Duration = Duration::from_secs(2);
-/// A commit clears the count of failures, so the pace of unusable answers is fixed.
+/// Each unusable answer takes a grant's place by another one.
 const RESCUED_PAUSE: Duration = Duration::from_mins(1);
 /// A connection whose last token ran out so long ago is not in use, even if Entra was away for a while.
 const COLD_AFTER: Duration = Duration::from_hours(24);

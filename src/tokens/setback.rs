@@ -9,8 +9,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::Refresh;
 use super::refresh::{SLOW, TELL_MAX};
 use super::strict::problem_of_loss;
@@ -125,8 +123,7 @@ impl Refresh {
     }
 
     /// The row says "not before": told as what the row remembers.
-    pub(super) fn tell_pause(&self, key: &ConnectionKey, until: Timestamp, failure: Option<&Failure>) {
-        let left = between(self.clock.now().wall, until);
+    pub(super) fn tell_pause(&self, key: &ConnectionKey, left: Duration, failure: Option<&Failure>) {
         let problem = match failure {
             Some(failure) if failure.lost => problem_of_loss(key.role.kind()),
             Some(failure) if failure.reason.is_transient() => {

@@ -13,6 +13,7 @@ pub(crate) struct Given {
     pub(crate) tokens: Tokens,
     pub(crate) clock: Arc<RuntimeClock>,
     refresher: JoinHandle<()>,
+    stop: CancellationToken,
     _running: DropGuard,
     _folder: Option<tempfile::TempDir>,
 }
@@ -44,9 +45,19 @@ impl Given {
         overall: u32,
         per_tenant: u32,
     ) -> (Self, Memory, MemoryLine) {
+        Self::over_memory_with(Arc::new(RuntimeClock::default()), config, overall, per_tenant).await
+    }
+
+    /// The same, where the store has another clock.
+    pub(super) async fn over_memory_with(
+        store_clock: Arc<RuntimeClock>,
+        config: RefreshConfig,
+        overall: u32,
+        per_tenant: u32,
+    ) -> (Self, Memory, MemoryLine) {
         let clock = Arc::new(RuntimeClock::default());
         let store_id: crate::ids::StoreId = "store".parse().unwrap();
-        let memory = Memory::new(clock.clone(), store_id.clone(), Vec::new());
+        let memory = Memory::new(store_clock, store_id.clone(), Vec::new());
         let (store, line) = memory.open("tests");
         let vault = Vault::new(store, Sealer::new(store_id, Keyring::generate()));
         let (overall, per_tenant) = (overall.try_into().unwrap(), per_tenant.try_into().unwrap());
@@ -74,11 +85,25 @@ impl Given {
         let stop = CancellationToken::new();
         let refresher = tokio::spawn(refresher.run(stop.clone()));
         vault.put_integration(integration(clock.now().wall)).await.unwrap();
-        let (running, folder) = (stop.drop_guard(), None);
-        let given =
-            Self { entra, vault, accounts, tokens, clock, refresher, _running: running, _folder: folder };
+        let given = Self {
+            entra,
+            vault,
+            accounts,
+            tokens,
+            clock,
+            refresher,
+            stop: stop.clone(),
+            _running: stop.drop_guard(),
+            _folder: None,
+        };
         given.link("old").await;
         given
+    }
+
+    /// In order: what runs lands.
+    pub(super) async fn stop(&mut self) {
+        self.stop.cancel();
+        (&mut self.refresher).await.unwrap();
     }
 
     /// Gone, with its memory and whatever it was at.

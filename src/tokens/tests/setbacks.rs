@@ -76,6 +76,27 @@ async fn f08_a_paced_tenant_does_not_make_a_refusal_forgotten() {
     assert_eq!(given.answer().await, Err(Reason::RelinkRequired));
 }
 
+/// F19: what a row says is said, and read, by the store's clock.
+#[tokio::test(start_paused = true)]
+async fn f19_a_wrong_clock_here_makes_no_wrong_times() {
+    let store_clock = Arc::new(RuntimeClock::default());
+    sleep(Duration::from_mins(5)).await;
+    let (given, ..) = Given::over_memory_with(store_clock.clone(), CONFIG, 100, 100).await;
+    let began = store_clock.now().wall;
+    let retry_after = Some(Duration::from_mins(2));
+    given.entra.fail_next(EntraError { retry_after, ..EntraError::new(Verdict::Transient) });
+    assert!(given.answer().await.is_err());
+    sleep(Duration::from_mins(1)).await;
+
+    let paused = given.ask().await.unwrap().unwrap_err();
+
+    assert!(paused.retry_after.unwrap() <= Duration::from_mins(1), "{paused:?}");
+    sleep(Duration::from_mins(2)).await;
+    assert!(given.answer().await.is_ok());
+    let Connection::Live(live) = given.row().await.connection else { panic!("is linked") };
+    assert!(began < live.refreshed_at.unwrap());
+}
+
 /// P6: the refresh at half life comes although the store did not take the first word of the use.
 #[tokio::test(start_paused = true)]
 async fn f12_a_use_that_was_not_written_is_told_again() {

@@ -36,6 +36,8 @@ pub struct Refresher {
     looking: Option<(Id, usize)>,
     /// The last look found as much as it asked for: there may be more.
     is_more_due: bool,
+    /// What runs is let land, and nothing begins.
+    is_stopping: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,7 @@ impl Refresher {
             waiting: HashMap::new(),
             looking: None,
             is_more_due: false,
+            is_stopping: false,
         }
     }
 
@@ -93,6 +96,7 @@ impl Refresher {
                 self.look_what_is_due();
             }
         }
+        self.is_stopping = true;
         self.demanded.close();
         while let Some(ended) = self.running.join_next_with_id().await {
             self.on_ended(ended);
@@ -175,8 +179,9 @@ impl Refresher {
         let mut started = 0;
         for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {
             let refresh = self.refresh.clone();
-            if self.running_keys.contains(&lease.hold().key) {
+            if self.is_stopping || self.running_keys.contains(&lease.hold().key) {
                 // Somebody asked for it meanwhile; two at once would spend one grant twice (P5).
+                // Or another replica has the time for it that this one has not.
                 self.running.spawn(async move {
                     refresh.give_back(lease.hold()).await;
                     Vec::new()
@@ -201,7 +206,7 @@ impl Refresher {
             let until = self.clock.now().monotonic + PANIC_PAUSE;
             self.refresh.slots.slot(&key).fail(problem.retry_after(PANIC_PAUSE), until);
         }
-        if let Some(demand) = self.waiting.remove(&key) {
+        if let Some(demand) = self.waiting.remove(&key).filter(|_| !self.is_stopping) {
             self.on_demand(demand);
         }
     }

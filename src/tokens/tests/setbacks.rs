@@ -113,3 +113,20 @@ async fn f12_a_use_that_was_not_written_is_told_again() {
 
     assert!(due_in() < jiff::SignedDuration::from_hours(1));
 }
+
+/// Another replica need not wait for leases that were taken too late to be used.
+#[tokio::test(start_paused = true)]
+async fn what_a_look_brings_after_the_stop_is_given_back() {
+    let config = RefreshConfig { tick: Duration::from_secs(5), ..CONFIG };
+    let (mut given, memory, line) = Given::over_memory(config, 100, 100).await;
+    given.import(1).await;
+    line.set_delays([Duration::from_secs(1)]);
+    sleep(Duration::from_millis(6500)).await;
+    assert!(memory.row(&developer_key(1)).unwrap().lease_until.is_some(), "the look is on its way back");
+
+    given.stop().await;
+
+    let row = memory.row(&developer_key(1)).unwrap();
+    assert_eq!((row.lease_until, row.failure), (None, None));
+    assert!(given.entra.spent().is_empty());
+}

@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::metrics::Outcome;
-use super::refresh::{RETRY_STORE, TELL_MAX};
+use super::refresh::RETRY_STORE;
 use super::setback::Setback;
 use super::slot::token_of;
 use super::{Refresh, not_linked};
@@ -33,14 +33,17 @@ pub(super) struct Landing {
     pub(super) refresh_at: Option<Timestamp>,
     /// The credential that Entra took, to be noted once the grant is safe.
     pub(super) accepted: Option<CredentialId>,
-    /// What is told instead of success, when only the grant was usable.
+    /// What is told and remembered instead of success, when only the grant was usable.
     pub(super) setback: Option<Setback>,
 }
 
 impl Refresh {
     /// Commits what Entra answered, and publishes it.
     pub(super) async fn land(&self, lease: Lease, landing: Landing) {
-        let Lease { hold, live } = lease;
+        let Lease { mut hold, live } = lease;
+        if landing.setback.is_some() {
+            hold = hold.untold();
+        }
         let connection = Connection::Live(Live {
             // No new grant in the answer: the old one goes on (azure.md 5.5).
             grant: landing.grant.or(live.grant),
@@ -51,12 +54,13 @@ impl Refresh {
         let Some(generation) = self.commit(&hold, &connection, landing.refresh_at).await else {
             return;
         };
+        if let Some(setback) = landing.setback {
+            self.learn(&hold.key, generation, &connection, &hold.store_clock);
+            return self.set_back(&hold.at(generation), setback).await;
+        }
         self.committed(&hold, generation, &connection);
         if let Some(credential) = &landing.accepted {
             self.note_accepted(&hold, credential).await;
-        }
-        if let Some(setback) = landing.setback {
-            self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
         }
     }
 

@@ -53,6 +53,8 @@ struct Watched {
     is_import: bool,
     /// Why it fails, and whether a person must act.
     failing: Option<(Reason, bool)>,
+    /// They learn nothing of a commit in its place.
+    is_untold: bool,
 }
 
 /// What came of asking for a lease.
@@ -80,10 +82,16 @@ impl Leased {
 }
 
 impl Hold {
-    /// The same lease of the row as it is after a commit of ours, which took its failure away.
+    /// The same of the row as it is after a commit of ours, which took its failure and the lease away.
     #[must_use]
     pub fn at(self, generation: Generation) -> Self {
         Self { generation, failure: None, ..self }
+    }
+
+    /// The same, for a commit that keeps a new grant of a refresh that failed: the failure is what is told.
+    #[must_use]
+    pub fn untold(self) -> Self {
+        Self { seen: Watched { is_untold: true, ..self.seen }, ..self }
     }
 
     /// What a commit in its place is to those who watch. An import is nothing new to them until it is proven.
@@ -91,6 +99,7 @@ impl Hold {
         match refreshed {
             Connection::Ended(_) => Some(Change::Disconnected),
             Connection::Imported(_) => None,
+            Connection::Live(_) if self.seen.is_untold => None,
             Connection::Live(_) if self.seen.is_import => Some(Change::Connected),
             Connection::Live(_) if self.seen.failing.is_some() => Some(Change::Recovered),
             Connection::Live(_) => Some(Change::Refreshed),
@@ -128,7 +137,7 @@ impl Hold {
 impl Watched {
     fn of(row: &ConnectionRow) -> Self {
         let failing = row.failure.as_ref().map(|failure| (failure.reason, failure.needs_person));
-        Self { is_import: false, failing }
+        Self { is_import: false, failing, is_untold: false }
     }
 
     /// A failure that goes on is no news.

@@ -309,10 +309,18 @@ async fn f09_the_grant_of_an_unusable_answer_is_kept_and_no_storm_follows() {
     assert!(
         matches!(given.row().await.connection, Connection::Live(live) if live.grant.as_ref().unwrap().expose() == "grant-of-old-7")
     );
+    let failure = given.row().await.failure.expect("remembered for callers elsewhere");
+    assert_eq!((failure.reason, failure.count), (Reason::UpstreamUnavailable, 1));
     sleep(Duration::from_mins(1)).await;
     assert!(given.entra.spent().len() <= 2, "{:?}", given.entra.spent());
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(
+        given.row().await.failure.map(|failure| (failure.since, 2 <= failure.count)),
+        Some((failure.since, true))
+    );
     sleep(Duration::from_hours(2)).await;
     assert!(given.answer().await.is_ok(), "recovers by itself");
+    assert_eq!(given.row().await.failure, None);
 }
 
 /// P7: also from a cold slot, and for exactly the life that tokens have.

@@ -1,7 +1,7 @@
 //! What is known of one connection's token, published to everyone who waits for it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use crate::vault::{Connection, Live};
 #[derive(Default)]
 pub(super) struct Slots {
     by_key: RwLock<HashMap<ConnectionKey, Arc<Slot>>>,
+    /// Grows with each time that any is asked for.
+    asked: AtomicU64,
 }
 
 pub(super) struct Slot {
@@ -27,6 +29,8 @@ pub(super) struct Slot {
     /// The generation whose first release was told to the refresher.
     used: AtomicI64,
     forced: Mutex<Option<Duration>>,
+    /// When it was last asked for, as [`Slots::asked`] counts.
+    asked: AtomicU64,
     /// Tells whoever waits for somebody's lease that it may be free again.
     returned: Notify,
 }
@@ -74,19 +78,15 @@ pub(super) enum Answer {
 
 impl Slots {
     pub(super) fn slot(&self, key: &ConnectionKey) -> Arc<Slot> {
-        if let Some(slot) = self.find(key) {
-            return slot;
-        }
-        let mut by_key = self.by_key.write().expect("no panic while held");
-        if SLOTS_MAX <= by_key.len() {
-            // Forgetting is safe: the row knows the generation, and the next demand reads it. Slots that
-            // hold nothing go first, so that an outage of the store costs no token at hand (P6).
-            by_key.retain(|_, slot| 1 < Arc::strong_count(slot) || slot.state.borrow().token.is_some());
+        let slot = self.find(key).unwrap_or_else(|| {
+            let mut by_key = self.by_key.write().expect("no panic while held");
             if SLOTS_MAX <= by_key.len() {
-                by_key.retain(|_, slot| 1 < Arc::strong_count(slot));
+                forget_some(&mut by_key);
             }
-        }
-        by_key.entry(key.clone()).or_default().clone()
+            by_key.entry(key.clone()).or_default().clone()
+        });
+        slot.asked.store(self.asked.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        slot
     }
 
     /// The slot, if anybody asked for this connection before.
@@ -119,6 +119,7 @@ impl Default for Slot {
             state: watch::Sender::default(),
             used: AtomicI64::new(i64::MIN),
             forced: Mutex::default(),
+            asked: AtomicU64::new(0),
             returned: Notify::new(),
         }
     }
@@ -288,6 +289,19 @@ impl State {
     }
 }
 
+/// Makes room for many, so that the next ones need not look. Forgetting is safe: the row knows the generation,
+/// and the next demand reads it. What holds nothing goes first, then what nobody asked for the longest, so that
+/// an outage of the store costs hardly a token at hand that is in use (P6).
+fn forget_some(by_key: &mut HashMap<ConnectionKey, Arc<Slot>>) {
+    let is_waited_for = |slot: &Arc<Slot>| 1 < Arc::strong_count(slot);
+    let worth = |slot: &Slot| (slot.state.borrow().token.is_some(), slot.asked.load(Ordering::Relaxed));
+    let mut worths: Vec<_> =
+        by_key.values().filter(|slot| !is_waited_for(slot)).map(|slot| worth(slot)).collect();
+    let Some(last) = worths.len().min(SLOTS_FORGOTTEN).checked_sub(1) else { return };
+    let (_, &mut enough, _) = worths.select_nth_unstable(last);
+    by_key.retain(|_, slot| is_waited_for(slot) || enough < worth(slot));
+}
+
 /// The releasable token of an opened connection, if it is still worth anything.
 pub(super) fn token_of(live: &Live, generation: Generation, store: &StoreClock) -> Option<Token> {
     let stored = live.token.as_ref()?;
@@ -300,4 +314,6 @@ fn too_long(longest: Duration) -> Problem {
 }
 
 /// About 4 kB each with its token. Beyond this, slots nobody waits on are forgotten.
-const SLOTS_MAX: usize = 50_000;
+pub(super) const SLOTS_MAX: usize = 50_000;
+/// So many at once: a look at all of them takes a few milliseconds.
+const SLOTS_FORGOTTEN: usize = SLOTS_MAX / 8;

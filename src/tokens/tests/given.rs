@@ -269,7 +269,7 @@ pub(super) fn a_verified_link_of(key: &ConnectionKey, id: &str, now: Timestamp) 
     }
 }
 
-fn a_grant_of(whose: &str, now: Timestamp) -> Live {
+pub(super) fn a_grant_of(whose: &str, now: Timestamp) -> Live {
     Live {
         identity: Identity {
             tenant: GUID.parse().unwrap(),

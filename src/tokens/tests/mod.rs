@@ -3,6 +3,7 @@
 pub(crate) mod given;
 mod setbacks;
 mod simulation;
+mod slots;
 mod strict;
 
 use std::time::Duration;

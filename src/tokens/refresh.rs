@@ -16,7 +16,7 @@ use super::spend::Unspent;
 use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::budgets::{TokenBudget, Urgency};
-use crate::clock::{Clock, between, later};
+use crate::clock::{Clock, StoreClock, between, later};
 use crate::connection::{ConnectionKey, Failure};
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::connection::{Connection, Ended, Imported, Opened, Standing};
-use super::marks::Moment;
+use super::marks::Began;
 use super::record::{self, ConnectionForm};
 use super::{Hold, Link, Vault, VaultError};
 use crate::clock::later;
@@ -23,7 +23,7 @@ pub struct SealedRefresh(ConnectionWrite);
 impl Vault {
     /// The connection, tombstones included; `None` if it never existed.
     pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<Opened>, VaultError> {
-        let began = self.marks.moment();
+        let began = self.marks.began();
         let loaded = self.store.connection(key).await?;
         match loaded.row {
             Some(row) => self.open(row, loaded.store_now, began).map(Some),
@@ -38,7 +38,7 @@ impl Vault {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(ConnectionKey, Result<Opened, VaultError>)>, VaultError> {
-        let began = self.marks.moment();
+        let began = self.marks.began();
         let loaded = self.store.connections(account, after, limit).await?;
         let open = |row: ConnectionRow| (row.key.clone(), self.open(row, loaded.store_now, began));
         Ok(loaded.row.into_iter().map(open).collect())
@@ -115,7 +115,7 @@ impl Vault {
     /// Who stands in the place of `key`, and at which generation: what a new link or a disconnect has to
     /// know. A damaged record stands there too, as nobody: it can be replaced and ended.
     pub async fn standing(&self, key: &ConnectionKey) -> Result<Standing, VaultError> {
-        let began = self.marks.moment();
+        let began = self.marks.began();
         let loaded = self.store.connection(key).await?;
         let store_now = loaded.store_now;
         let Some(row) = loaded.row else {
@@ -281,7 +281,7 @@ impl Vault {
     /// Opens a row that a test took from the store itself.
     #[cfg(test)]
     pub(crate) fn open_for_tests(&self, row: ConnectionRow) -> Result<Opened, VaultError> {
-        self.open(row, Timestamp::UNIX_EPOCH, self.marks.moment())
+        self.open(row, Timestamp::UNIX_EPOCH, self.marks.began())
     }
 
     /// Opens a row that was read since `began`.
@@ -289,7 +289,7 @@ impl Vault {
         &self,
         row: ConnectionRow,
         store_now: Timestamp,
-        began: Moment,
+        began: Began,
     ) -> Result<Opened, VaultError> {
         self.marks.check(&row, began)?;
         self.open_sealed(row, store_now)

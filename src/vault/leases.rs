@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::connection::{Connection, Imported, Live, Opened};
-use super::marks::Moment;
+use super::marks::Began;
 use super::{Vault, VaultError};
 use crate::clock::{Clock, Moment, StoreClock, later};
 use crate::connection::{Change, ConnectionKey, Failure};
@@ -150,7 +150,7 @@ impl Watched {
 impl Vault {
     /// Asks for the lease of one connection.
     pub async fn claim(&self, key: &ConnectionKey, clock: &dyn Clock) -> Result<Claimed, VaultError> {
-        let (asked, began) = (clock.now(), self.marks.moment());
+        let (asked, began) = (clock.now(), self.marks.began());
         Ok(match self.store.claim(key, LEASE).await? {
             Claim::Won(claimed) => {
                 let told = StoreClock::new(claimed.store_now, asked, clock.now());
@@ -167,7 +167,7 @@ impl Vault {
     /// come due again and again.
     pub async fn claim_due(&self, limit: usize, clock: &dyn Clock) -> Result<Vec<Leased>, VaultError> {
         let mut leases = Vec::new();
-        let (asked, began) = (clock.now(), self.marks.moment());
+        let (asked, began) = (clock.now(), self.marks.began());
         for claimed in self.store.claim_due(limit, LEASE).await? {
             let told = StoreClock::new(claimed.store_now, asked, clock.now());
             let key = claimed.row.key.clone();
@@ -228,7 +228,7 @@ impl Vault {
         &self,
         row: ConnectionRow,
         store_now: Timestamp,
-        (store_clock, began): (StoreClock, Moment),
+        (store_clock, began): (StoreClock, Began),
     ) -> Result<Option<Leased>, VaultError> {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
         let seen = Watched::of(&row);

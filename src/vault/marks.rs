@@ -47,12 +47,12 @@ struct Noted {
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     seen: Seen,
-    noted: Moment,
+    noted: Began,
 }
 
 /// Before a read began: what was noted only since then tells nothing about what it brings.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Moment(u64);
+pub(super) struct Began(u64);
 
 /// A connection whose row is older than what was seen.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,8 +68,8 @@ impl Marks {
         Self { noted: RwLock::default(), ended_kept }
     }
 
-    pub(super) fn moment(&self) -> Moment {
-        Moment(self.noted.read().expect("no panic while held").count)
+    pub(super) fn began(&self) -> Began {
+        Began(self.noted.read().expect("no panic while held").count)
     }
 
     /// Whether that is newer than what was known.
@@ -84,13 +84,13 @@ impl Marks {
             some.and_then(|key| noted.marks.remove(&key));
         }
         noted.count += 1;
-        let mark = Mark { seen, noted: Moment(noted.count) };
+        let mark = Mark { seen, noted: Began(noted.count) };
         noted.marks.insert(key.clone(), mark);
         true
     }
 
     /// Whether a row that was read since `began` is older than what was seen, here or by who wrote that into it.
-    pub(super) fn check(&self, row: &ConnectionRow, began: Moment) -> Result<(), VaultError> {
+    pub(super) fn check(&self, row: &ConnectionRow, began: Began) -> Result<(), VaultError> {
         let written = row.failure.as_ref().and_then(|failure| failure.behind);
         if let Some(seen) = written {
             self.note(&row.key, seen);
@@ -104,7 +104,7 @@ impl Marks {
         &self,
         key: &ConnectionKey,
         store_now: Timestamp,
-        began: Moment,
+        began: Began,
     ) -> Result<(), VaultError> {
         let kept_since = earlier(store_now, self.ended_kept).as_microsecond();
         let seen = self.seen_before(key, began);
@@ -116,7 +116,7 @@ impl Marks {
         self.mark(key).map(|mark| mark.seen.generation).unwrap_or_default()
     }
 
-    fn seen_before(&self, key: &ConnectionKey, began: Moment) -> Option<Seen> {
+    fn seen_before(&self, key: &ConnectionKey, began: Began) -> Option<Seen> {
         self.mark(key).filter(|mark| mark.noted <= began).map(|mark| mark.seen)
     }
 

@@ -114,7 +114,7 @@ async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
     assert_eq!(store.generations(Vec::new()).await?, []);
 
     let claimed = claim(store, "a", LEASE).await?;
-    let failure = Failure::new(Reason::RollbackSuspected, claimed.store_now);
+    let failure = Some(Failure::new(Reason::RollbackSuspected, claimed.store_now));
     won(store.record_failure(Verdict { failure, ..verdict(&claimed, claimed.store_now) }).await?);
     assert_eq!(store.generations(vec![key("a")]).await?, [compared("a", 7, true)]);
     Ok(())

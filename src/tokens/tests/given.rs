@@ -59,7 +59,7 @@ impl Given {
         let store_id: crate::ids::StoreId = "store".parse().unwrap();
         let memory = Memory::new(store_clock, store_id.clone(), Vec::new());
         let (store, line) = memory.open("tests");
-        let vault = Vault::new(store, Sealer::new(store_id, Keyring::generate()));
+        let vault = Vault::new(store, Sealer::new(store_id, Keyring::generate()), Duration::from_hours(48));
         let (overall, per_tenant) = (overall.try_into().unwrap(), per_tenant.try_into().unwrap());
         let given = Self::over(vault, clock, config, TokenRates { overall, per_tenant }).await;
         (given, memory, line)

@@ -20,7 +20,7 @@ fn at_the_limit_what_is_cold_is_forgotten_and_what_holds_nothing_first() {
     for number in 0..SLOTS_MAX {
         let slot = slots.slot(&developer_key(number));
         if !holds_nothing(number) {
-            slot.learn(Generation(1), token_of(&live, Generation(1), &store));
+            slot.learn(Generation(1), Stands::Since(live.linked_at), token_of(&live, Generation(1), &store));
         }
     }
     let waited_for = slots.slot(&developer_key(1000));

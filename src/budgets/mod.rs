@@ -9,7 +9,9 @@
 //! 2. While somebody waits for a token, what is merely due stands back: of the same tenant, and of all while the
 //!    pace over all is what is waited for. One tenant's storm is the others' business only there.
 //! 3. A request takes a turn of its tenant and one of all, or none.
-//! 4. A tenant that asked to be left alone is: for everybody, until its time is over.
+//! 4. While nothing answers for a tenant, one request at a time finds out whether it does again; the others do
+//!    not wait for it (threat T33).
+//! 5. A tenant that asked to be left alone is: for everybody, until its time is over.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -25,8 +27,10 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::sync::watch;
 
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::ids::TenantId;
+use crate::secret::make_luck;
 
 /// Token requests a second.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,6 +68,16 @@ struct Line {
     waiting: watch::Sender<usize>,
     /// Turns that were given back, for whoever comes next; no more than may ask at once.
     unused: AtomicUsize,
+    silence: Mutex<Silence>,
+}
+
+/// That nothing answers.
+#[derive(Default)]
+struct Silence {
+    /// Requests that nothing answered, since the last one that something did.
+    in_a_row: u32,
+    /// One that finds out is under way, until then at most.
+    asks_until: Duration,
 }
 
 /// A turn of a tenant, given back unless it is used.
@@ -101,7 +115,10 @@ impl TokenBudget {
     pub async fn turn(&self, tenant: &TenantId, urgency: Urgency, within: Duration) -> Result<(), Duration> {
         if self.turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
             self.tenants.retain_recent();
-            self.lines.lock().expect("no panic while held").retain(|_, line| 1 < Arc::strong_count(line));
+            self.lines
+                .lock()
+                .expect("no panic while held")
+                .retain(|_, line| 1 < Arc::strong_count(line) || line.is_silent());
         }
         if let Some(left) = self.pause_left(tenant) {
             return Err(left);
@@ -132,6 +149,30 @@ impl TokenBudget {
         (!left.is_zero()).then_some(left)
     }
 
+    /// Something answered a request of the tenant, whatever it said.
+    pub fn answered(&self, tenant: &TenantId) {
+        *self.line(tenant).silence.lock().expect("no panic while held") = Silence::default();
+    }
+
+    /// Nothing did. So many in a row, and the tenant is left alone.
+    pub fn unanswered(&self, tenant: &TenantId) {
+        let in_a_row = {
+            let line = self.line(tenant);
+            let mut silence = line.silence.lock().expect("no panic while held");
+            let in_a_row = silence.in_a_row.saturating_add(1);
+            *silence = Silence { in_a_row, asks_until: Duration::ZERO };
+            in_a_row
+        };
+        if let Some(failures) = in_a_row.checked_sub(SILENT_AFTER) {
+            self.pause(tenant, SILENCE.wait(failures + 1, make_luck()));
+        }
+    }
+
+    /// Whether nothing answers for the tenant.
+    pub fn is_silent(&self, tenant: &TenantId) -> bool {
+        self.line(tenant).is_silent()
+    }
+
     fn line(&self, tenant: &TenantId) -> Arc<Line> {
         let mut lines = self.lines.lock().expect("no panic while held");
         lines.entry(tenant.clone()).or_default().clone()
@@ -143,6 +184,7 @@ impl TokenBudget {
         if let Some(left) = self.pause_left(tenant) {
             return Err(left);
         }
+        line.may_ask(self.clock.now().monotonic)?;
         let fewer = |unused: usize| unused.checked_sub(1);
         if line.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok() {
             return Ok(());
@@ -194,6 +236,25 @@ impl GovernorClock for Ticking {
     }
 }
 
+impl Line {
+    fn is_silent(&self) -> bool {
+        SILENT_AFTER <= self.silence.lock().expect("no panic while held").in_a_row
+    }
+
+    /// Where nothing answers, one at a time.
+    fn may_ask(&self, now: Duration) -> Result<(), Duration> {
+        let mut silence = self.silence.lock().expect("no panic while held");
+        if silence.in_a_row < SILENT_AFTER {
+            return Ok(());
+        }
+        if now < silence.asks_until {
+            return Err(LOOK_AGAIN);
+        }
+        silence.asks_until = now + ASKS_MAX;
+        Ok(())
+    }
+}
+
 impl<'a> Waiting<'a> {
     fn new(waiting: &'a watch::Sender<usize>) -> Self {
         waiting.send_modify(|waiting| *waiting += 1);
@@ -226,6 +287,14 @@ const FORGET_EVERY: u32 = 1024;
 /// An upstream that asks for more is asked again after this (azure.md 1.10).
 const PAUSE_MAX: Duration = Duration::from_mins(10);
 const STAND_BACK: Duration = Duration::from_secs(1);
+/// Requests that nothing answered, one after the other, until the others wait no more.
+const SILENT_AFTER: u32 = 5;
+/// How long a tenant is left alone that nothing answers for.
+const SILENCE: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_secs(30) };
+/// Longer than a request takes; one that was not sent after all keeps the others waiting no longer.
+const ASKS_MAX: Duration = Duration::from_secs(12);
+/// Whoever may not ask looks again after this. Longer than whoever waits for a turn waits.
+const LOOK_AGAIN: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {

@@ -254,6 +254,14 @@ impl EntraError {
         )
     }
 
+    /// Whether nothing answered.
+    pub fn is_silence(&self) -> bool {
+        matches!(
+            self.source,
+            Some(OutgoingError::Connect(_) | OutgoingError::Timeout { .. } | OutgoingError::Transport(_))
+        )
+    }
+
     pub fn new(verdict: Verdict) -> Self {
         Self {
             verdict,

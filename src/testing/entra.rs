@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::connection::Identity;
-use crate::entra::{Answered, App, EntraError, Proof, Rotation, TokenEndpoint, Verdict};
+use crate::entra::{Answered, App, DEADLINE, EntraError, Proof, Rotation, TokenEndpoint, Verdict};
 use crate::identify::{Identify, SignIn, Unidentified};
+use crate::outgoing::OutgoingError;
 use crate::secret::{AccessToken, RefreshToken};
 use crate::vault::Integration;
 
@@ -32,6 +33,7 @@ struct State {
     lifetime: Duration,
     latency: Duration,
     is_down: bool,
+    is_silent: bool,
     failures: VecDeque<EntraError>,
     spent: Vec<String>,
     secrets: Vec<String>,
@@ -48,6 +50,7 @@ impl Default for FakeEntra {
             lifetime: Duration::from_hours(1),
             latency: Duration::ZERO,
             is_down: false,
+            is_silent: false,
             failures: VecDeque::new(),
             spent: Vec::new(),
             secrets: Vec::new(),
@@ -76,6 +79,11 @@ impl FakeEntra {
     /// While down, every request fails as if nothing answered.
     pub fn set_down(&self, is_down: bool) {
         self.state().is_down = is_down;
+    }
+
+    /// While silent, requests end at their deadline.
+    pub fn set_silent(&self, is_silent: bool) {
+        self.state().is_silent = is_silent;
     }
 
     /// The next request that is not yet spoken for fails like this.
@@ -130,6 +138,10 @@ impl TokenEndpoint for FakeEntra {
             state.latency
         };
         self.pass_gate().await;
+        if self.state().is_silent {
+            tokio::time::sleep(DEADLINE).await;
+            return Err(EntraError::from(OutgoingError::Timeout { deadline: DEADLINE }));
+        }
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }

@@ -86,8 +86,13 @@ impl Refresh {
     }
 
     /// Others come first, or the tenant asked to be left alone: nothing was sent.
-    pub(super) fn no_turn(wait: Duration) -> Setback {
-        let problem = Problem::new(Reason::UpstreamThrottled, PACED).retry_after(wait);
+    pub(super) fn no_turn(wait: Duration, is_silent: bool) -> Setback {
+        let problem = if is_silent {
+            Problem::new(Reason::UpstreamUnavailable, UNAVAILABLE)
+        } else {
+            Problem::new(Reason::UpstreamThrottled, PACED)
+        };
+        let problem = problem.retry_after(wait);
         // Spread, so that those who were sent away together do not come back together.
         let pause = wait.mul_f64(1.0 + make_luck() / 2.0);
         Setback { problem, failure: None, pause, is_guess: false }

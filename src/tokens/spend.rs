@@ -57,7 +57,8 @@ impl Refresh {
             };
             let within = hold.left(self.clock.now()).saturating_sub(DEADLINE).min(TURN_WITHIN);
             if let Err(wait) = self.budget.turn(&chosen.integration.tenant, urgency, within).await {
-                return Err(Unspent { setback: Refresh::no_turn(wait), rescued: None });
+                let is_silent = self.budget.is_silent(&chosen.integration.tenant);
+                return Err(Unspent { setback: Refresh::no_turn(wait, is_silent), rescued: None });
             }
             let is_late = || hold.left(self.clock.now()) < DEADLINE;
             if grant.is_some() && self.is_strict() && !is_foreseen && !is_late() {
@@ -74,6 +75,10 @@ impl Refresh {
                 Some(grant) => self.entra.refresh(&chosen.app(), grant).await,
                 None => self.entra.client_credentials(&chosen.app()).await,
             };
+            match &asked {
+                Err(error) if error.is_silence() => self.budget.unanswered(&chosen.integration.tenant),
+                _ => self.budget.answered(&chosen.integration.tenant),
+            }
             match asked {
                 Ok(answered) => return Ok(Spent { answered, asked_at, accepted: chosen.credential.id }),
                 Err(error) if error.verdict == Verdict::ClientCredential => {

@@ -236,6 +236,31 @@ async fn f21_a_storm_of_one_tenant_delays_no_refresh_of_another() {
     assert!((1100..1400).contains(&spent), "at 20/s for a minute: {spent}");
 }
 
+/// T33: not every connection waits for itself until nothing has answered, and all go on once something does.
+#[tokio::test(start_paused = true)]
+async fn f10_while_entra_answers_nothing_one_asks_for_all() {
+    let config = RefreshConfig { concurrency: 32, tick: Duration::from_secs(2) };
+    let (given, ..) = Given::over_memory(config, 100, 100).await;
+    given.entra.set_silent(true);
+    for developer in 0..200 {
+        given.import(developer).await;
+    }
+    sleep(Duration::from_mins(1)).await;
+    let first = given.entra.spent().len();
+    sleep(Duration::from_mins(4)).await;
+    let asked = given.entra.spent().len() - first;
+    assert!((6..=24).contains(&asked), "{first}, and then {asked} within four minutes");
+    let began = given.clock.now().monotonic;
+    assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable));
+    assert!(given.clock.now().monotonic - began <= Duration::from_secs(10));
+
+    given.entra.set_silent(false);
+    sleep(Duration::from_mins(1)).await;
+
+    assert!(given.answer().await.is_ok());
+    assert!(200 < given.entra.spent().len() - first - asked);
+}
+
 /// P4: a refused grant is believed when it is refused again, minutes later, and never retried then.
 #[tokio::test(start_paused = true)]
 async fn f11_a_refused_grant_needs_confirmation_and_is_kept() {

@@ -19,6 +19,7 @@ mod caller;
 mod clones;
 mod emulator;
 mod ledger;
+mod owners;
 mod postgres;
 mod processes;
 mod random;

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use crate::emulator::TokenRequest;
+use crate::owners::{Belongs, Owners};
 use crate::report::{Found, RELEASED};
 
 /// One token that reached a caller.
@@ -34,6 +35,7 @@ pub(crate) struct Released {
 pub(crate) struct Ledger {
     calls: AtomicU64,
     released: Mutex<Vec<Released>>,
+    owners: Mutex<Owners>,
 }
 
 #[derive(Deserialize)]
@@ -68,15 +70,13 @@ impl Ledger {
         self.released.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn owners(&self) -> std::sync::MutexGuard<'_, Owners> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Compares all that was released with who issued it and with who recorded it.
-    pub(crate) fn settle(
-        &self,
-        issued: &[TokenRequest],
-        audits: &[PathBuf],
-        owner: impl Fn(usize) -> Option<String>,
-        found: &mut Found,
-    ) {
-        let released = self.all();
+    pub(crate) fn settle(&self, issued: &[TokenRequest], audits: &[PathBuf], found: &mut Found) {
+        let (released, owners) = (self.all(), self.owners());
         found.count(RELEASED, released.len() as u64);
         let by_token: HashMap<&str, &TokenRequest> =
             issued.iter().filter_map(|it| Some((it.at_issued.as_deref()?, it))).collect();
@@ -85,7 +85,7 @@ impl Ledger {
                 None => {
                     found.breaks("wrong_token", format!("call {} got a token that nobody issued", it.call));
                 }
-                Some(issued) => judge(it, issued, owner(it.connection), found),
+                Some(issued) => judge(it, issued, &owners, found),
             }
         }
         let recorded = read(audits, found);
@@ -102,14 +102,24 @@ impl Ledger {
     }
 }
 
-/// Of the right user, not expired, and with the life that was asked for; by the emulator's word.
-fn judge(it: &Released, issued: &TokenRequest, owner: Option<String>, found: &mut Found) {
+/// Of whoever was linked there then, not expired, and with the life that was asked for; by the emulator's word.
+fn judge(it: &Released, issued: &TokenRequest, owners: &Owners, found: &mut Found) {
     let life = SignedDuration::from_secs(issued.expires_in.unwrap_or(0).cast_signed());
     // The emulator notes the time after it has signed, so the true expiry is a little earlier.
     let expiry = issued.time + life;
     let whose = issued.user_upn.as_deref().unwrap_or_default();
-    if owner.is_some_and(|owner| owner != whose) {
-        found.breaks("wrong_token", format!("call {}: a token of {whose}, another user", it.call));
+    let place = it.connection;
+    match owners.judge(it, issued) {
+        Belongs::Now => {}
+        Belongs::NoMore => {
+            let how =
+                format!("call {} at {}: a token of {whose}, who had ended in u{place}", it.call, it.sent);
+            found.breaks("released_after_disconnect", how);
+        }
+        Belongs::Never => {
+            let how = format!("call {}: a token of {whose}, who was not linked in u{place}", it.call);
+            found.breaks("wrong_token", how);
+        }
     }
     if issued.user_oid.as_deref() != Some(it.object_id.as_str()) {
         found.breaks("foreign_grants", format!("call {}: {whose}'s token as {}", it.call, it.object_id));
@@ -234,12 +244,33 @@ mod tests {
         let file = folder.path().join("audit.jsonl");
         std::fs::write(&file, audit).unwrap();
         let ledger = Ledger::default();
+        ledger.owners().linked(0, "u0".into(), at(0), at(0));
+        settle_by(&ledger, released, issued, &[file])
+    }
+
+    fn settle_by(
+        ledger: &Ledger,
+        released: Vec<Released>,
+        issued: &[TokenRequest],
+        audits: &[PathBuf],
+    ) -> Found {
         for it in released {
             ledger.end(it);
         }
         let mut found = Found::default();
-        ledger.settle(issued, &[file], |_| Some("u0".into()), &mut found);
+        ledger.settle(issued, audits, &mut found);
         found
+    }
+
+    /// What the check says of one token, of one user and issued at 10 s, that was asked for at `sent`.
+    fn of_owners(ledger: &Ledger, upn: &str, sent: i64) -> Vec<&'static str> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        std::fs::write(&file, line(1, "a", 5)).unwrap();
+        let mine = TokenRequest { time: at(10), user_upn: Some(upn.into()), ..request(1, "grant0", "a") };
+        let it = Released { sent: at(sent), got: at(sent + 1), min_ttl: Duration::ZERO, ..released(1, "a") };
+        let found = settle_by(ledger, vec![it], &[mine], &[file]);
+        found.broken.keys().copied().collect()
     }
 
     fn broken(found: &Found) -> Vec<&str> {
@@ -278,6 +309,46 @@ mod tests {
         assert_eq!(broken(&settle(vec![expired], &issued, &record)), ["wrong_token"]);
         let boasts = Released { expires_at: at(61), ..released(1, "a") };
         assert_eq!(broken(&settle(vec![boasts], &issued, &record)), ["wrong_token"]);
+    }
+
+    /// u0 until 20 s, nobody, then u1 from 30 s on.
+    fn relinked() -> Ledger {
+        let ledger = Ledger::default();
+        ledger.owners().linked(0, "u0".into(), at(5), at(5));
+        ledger.owners().ended(0, at(20));
+        ledger.owners().linked(0, "u1".into(), at(30), at(31));
+        ledger
+    }
+
+    #[test]
+    fn a_token_of_whoever_was_linked_before_is_counted_once_the_end_is_in_force() {
+        assert!(of_owners(&relinked(), "u0", 15).is_empty());
+        assert!(of_owners(&relinked(), "u0", 21).is_empty());
+        assert_eq!(of_owners(&relinked(), "u0", 22), ["released_after_disconnect"]);
+        assert_eq!(of_owners(&relinked(), "u0", 40), ["released_after_disconnect"]);
+    }
+
+    #[test]
+    fn a_token_of_somebody_who_is_not_linked_yet_or_never_was_is_wrong() {
+        assert_eq!(of_owners(&relinked(), "u1", 40), ["wrong_token"]);
+        assert_eq!(of_owners(&relinked(), "u2", 15), ["wrong_token"]);
+        assert_eq!(of_owners(&Ledger::default(), "u0", 15), ["wrong_token"]);
+    }
+
+    #[test]
+    fn whoever_returns_gets_no_token_of_the_time_before() {
+        let ledger = relinked();
+        ledger.owners().linked(0, "u0".into(), at(50), at(51));
+        assert_eq!(of_owners(&ledger, "u0", 60), ["released_after_disconnect"]);
+    }
+
+    #[test]
+    fn a_new_link_ends_the_one_before_even_if_nobody_disconnected() {
+        let ledger = Ledger::default();
+        ledger.owners().linked(0, "u0".into(), at(5), at(5));
+        ledger.owners().linked(0, "u1".into(), at(30), at(31));
+        assert!(of_owners(&ledger, "u0", 32).is_empty());
+        assert_eq!(of_owners(&ledger, "u0", 33), ["released_after_disconnect"]);
     }
 
     #[test]

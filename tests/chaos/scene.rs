@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::broker::{ACCOUNT, Broker, Setup};
-use crate::caller::{Caller, developer, reason_of};
+use crate::caller::{Caller, developer, now, reason_of};
 use crate::emulator::{Emulator, TokenRequest, upn};
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, ensure};
@@ -111,12 +111,8 @@ impl Scene {
     /// Imports what another system holds of each user, and asks for a token of each: that proves it.
     pub(crate) async fn link_all(&self) -> Outcome<()> {
         for first in (0..self.users).step_by(20) {
-            let users: Vec<usize> = (first..self.users.min(first + 20)).collect();
-            let mut grants = Vec::new();
-            for user in &users {
-                grants.push((*user, self.emulator.grant(&upn(*user)).await?));
-            }
-            self.import(0, grants, false).await?;
+            let users: Vec<_> = (first..self.users.min(first + 20)).map(|user| (user, user)).collect();
+            self.link(0, &users, false).await?;
         }
         for user in 0..self.users {
             self.wait_for_token(0, user, Duration::from_secs(30)).await?;
@@ -124,29 +120,34 @@ impl Scene {
         Ok(())
     }
 
-    /// Imports grants of the developers `u{n}`.
-    pub(crate) async fn import(
-        &self,
-        broker: usize,
-        grants: Vec<(usize, String)>,
-        replace: bool,
-    ) -> Outcome<()> {
-        let items = grants.into_iter().map(|(connection, refresh_token)| pb::ImportItem {
-            connection: Some(developer(connection)),
-            refresh_token,
-            ..pb::ImportItem::default()
-        });
+    /// Imports a grant for each of these places, of the user beside it, and remembers who is linked there.
+    pub(crate) async fn link(&self, broker: usize, all: &[(usize, usize)], replace: bool) -> Outcome<()> {
+        let mut items = Vec::new();
+        for (place, user) in all {
+            let refresh_token = self.emulator.grant(&upn(*user)).await?;
+            items.push(pb::ImportItem {
+                connection: Some(developer(*place)),
+                refresh_token,
+                ..pb::ImportItem::default()
+            });
+        }
         let request = pb::ImportConnectionsRequest {
             account_id: ACCOUNT.into(),
-            items: items.collect(),
+            items,
             replace,
             ..pb::ImportConnectionsRequest::default()
         };
         let mut connections = self.brokers[broker].remote().await?.connections();
+        let sent = now();
         let results =
             connections.import_connections(within(CALL_WITHIN, request)).await?.into_inner().results;
+        let acknowledged = now();
         let failed = results.iter().find(|result| result.code != 0);
-        ensure(failed.is_none(), || format!("an import failed: {failed:?}"))
+        ensure(failed.is_none() && results.len() == all.len(), || format!("an import failed: {failed:?}"))?;
+        for (place, user) in all {
+            self.ledger.owners().linked(*place, upn(*user), sent, acknowledged);
+        }
+        Ok(())
     }
 
     pub(crate) async fn caller(&self, broker: usize) -> Outcome<Caller> {
@@ -206,17 +207,9 @@ impl Scene {
 
     /// Holds what was released against the emulator's record and the audits.
     pub(crate) async fn settle(&self, found: &mut Found) -> Outcome<()> {
-        self.settle_with(found, |connection| Some(upn(connection))).await
-    }
-
-    pub(crate) async fn settle_with(
-        &self,
-        found: &mut Found,
-        owner: impl Fn(usize) -> Option<String>,
-    ) -> Outcome<()> {
         let issued = self.issued().await?;
         let audits: Vec<PathBuf> = self.brokers.iter().map(Broker::audit).collect();
-        self.ledger.settle(&issued, &audits, owner, found);
+        self.ledger.settle(&issued, &audits, found);
         Ok(())
     }
 }

@@ -62,6 +62,11 @@ impl Owners {
         }
     }
 
+    /// Whether somebody's time in this place had ended when it was asked for a token.
+    pub(crate) fn has_ended_before(&self, it: &Released) -> bool {
+        self.tenures(it.connection).any(|tenure| tenure.until.is_some_and(|until| until < it.sent))
+    }
+
     fn tenures(&self, place: usize) -> impl DoubleEndedIterator<Item = &Tenure> {
         self.0.get(&place).into_iter().flatten()
     }

@@ -12,6 +12,8 @@ use crate::outcome::{Context as _, Outcome};
 pub(crate) struct Found {
     /// Broken promises, by the key of the report.
     pub(crate) broken: BTreeMap<&'static str, u64>,
+    /// How much was held against each promise, broken or not: 0 of 0 is no finding.
+    pub(crate) compared: BTreeMap<&'static str, u64>,
     /// What was measured, by the pointer of its key.
     pub(crate) measured: BTreeMap<&'static str, f64>,
     /// How often and how much, to be added up.
@@ -35,6 +37,11 @@ impl Found {
         }
     }
 
+    /// So many things were held against a promise, whatever came of it.
+    pub(crate) fn compares(&mut self, key: &'static str, more: u64) {
+        *self.compared.entry(key).or_default() += more;
+    }
+
     pub(crate) fn count(&mut self, what: &'static str, more: u64) {
         *self.counted.entry(what).or_default() += more;
     }
@@ -48,6 +55,9 @@ impl Found {
     pub(crate) fn add(&mut self, other: Self) {
         for (key, more) in other.broken {
             *self.broken.entry(key).or_default() += more;
+        }
+        for (key, more) in other.compared {
+            self.compares(key, more);
         }
         for (key, more) in other.counted {
             self.count(key, more);
@@ -64,6 +74,7 @@ impl Found {
         let mut report = json!({ "mode": if is_full { "full" } else { "quick" } });
         for key in PROMISES {
             report[key] = json!(self.broken.get(key).copied().unwrap_or(0));
+            report["compared"][key] = json!(self.compared.get(key).copied().unwrap_or(0));
         }
         for (key, value) in &self.measured {
             put(&mut report, key, json!((value * 1_000_000.0).round() / 1_000_000.0));
@@ -177,6 +188,13 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("/released_after_disconnect", Bound::AtMost(0.0)),
     ("/wrong_token", Bound::AtMost(0.0)),
     ("/audit_gaps", Bound::AtMost(0.0)),
+    ("/compared/lost_links", Bound::AtLeast(1.0)),
+    ("/compared/unreported_losses", Bound::AtLeast(1.0)),
+    ("/compared/lost_updates", Bound::AtLeast(1.0)),
+    ("/compared/foreign_grants", Bound::AtLeast(1.0)),
+    ("/compared/released_after_disconnect", Bound::AtLeast(1.0)),
+    ("/compared/wrong_token", Bound::AtLeast(1.0)),
+    ("/compared/audit_gaps", Bound::AtLeast(1.0)),
     ("/released", Bound::AtLeast(1.0)),
     ("/expiries", Bound::AtLeast(1.0)),
     ("/expiries", Bound::FullAtLeast(2000.0)),
@@ -206,6 +224,9 @@ mod tests {
             found.count(what, 1000);
         }
         found.count(RELEASED, 5);
+        for key in PROMISES {
+            found.compares(key, 1);
+        }
         let measured = [
             "/token_requests_max",
             "/outage_failed_reads/worst_phase",
@@ -245,6 +266,16 @@ mod tests {
             put(&mut report, key, json!(worse));
             let named = check(&report, true);
             assert!(named.iter().any(|named| named.starts_with(key)), "{key}: {named:?}");
+        }
+    }
+
+    #[test]
+    fn a_promise_that_nothing_was_held_against_is_not_kept() {
+        for key in PROMISES {
+            let mut report = good(true);
+            report["compared"][key] = json!(0);
+            let named = check(&report, true);
+            assert_eq!(named, [format!("/compared/{key} is 0, the bound is at least 1")]);
         }
     }
 

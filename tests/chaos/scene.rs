@@ -186,6 +186,7 @@ impl Scene {
     ) -> Outcome<()> {
         let caller = self.caller(broker).await?;
         for connection in connections {
+            found.compares("lost_links", 1);
             let mut last = String::new();
             let fresh = until("a refresh", LOST_AFTER, async || {
                 // Almost all of its life: a refresh.

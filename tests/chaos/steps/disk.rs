@@ -84,6 +84,7 @@ async fn spoil_a_commit(
     let token = scene.issued().await?.split_off(before).pop().and_then(|it| it.at_issued);
     let is_lent = lent.as_ref().is_ok_and(|got| Some(&got.fingerprint) == token.as_ref());
     ensure(is_lent, || format!("{what}: the caller was not lent the token: {lent:?}"))?;
+    scene.ledger.lends(token.as_deref().unwrap_or_default());
     // Others are served meanwhile.
     let other = scene.caller(0).await?.token(1, Duration::ZERO).await;
     ensure(other.is_ok(), || format!("{what}: a token at hand was withheld: {other:?}"))?;

@@ -137,6 +137,7 @@ async fn conclude(
     };
     let state = look().await?;
     // Whoever was linked is, and is released, whatever became of the new link.
+    found.compares("lost_links", 1);
     if scene.caller(0).await?.token(place, Duration::ZERO).await.is_err() {
         found.breaks("lost_links", format!("u{place}: killed while {moment:?}, the one before is gone"));
     }

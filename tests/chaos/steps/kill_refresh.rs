@@ -64,6 +64,7 @@ pub(crate) async fn f01_kill_under_strict_rotation(mut stage: Stage) -> Outcome<
         let connection = scene.connection(0, user).await?;
         let is_told = connection.state() == ConnectionState::NeedsRelink
             && connection.failure.as_ref().is_some_and(|failure| failure.message.contains("was lost"));
+        found.compares("unreported_losses", 1);
         losses += u64::from(is_told);
         if let (Err(status), false) = (told, is_told) {
             let found_as = connection.state().as_str_name();

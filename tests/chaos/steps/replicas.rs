@@ -111,6 +111,7 @@ pub(crate) async fn f15_f16_stopped_and_cut_off_while_refreshing(stage: Stage) -
     let token = scene.issued().await?.split_off(before).pop().and_then(|it| it.at_issued);
     let is_lent = lent.as_ref().is_ok_and(|got| Some(&got.fingerprint) == token.as_ref());
     ensure(is_lent, || format!("cut off, the caller was not lent the token: {lent:?}"))?;
+    scene.ledger.lends(token.as_deref().unwrap_or_default());
     // Committed when the wire is whole again: another replica has it, and asks nobody.
     let other = scene.caller(1).await?;
     let committed = until("the commit", PATIENCE, async || {
@@ -189,6 +190,7 @@ pub(crate) async fn f01_disconnected_and_relinked_under_load(mut stage: Stage) -
             }
             sleep(Duration::try_from(IN_FORCE)? + Duration::from_millis(300)).await;
             for other in 0..BROKERS {
+                found.compares("released_after_disconnect", 1);
                 let asked = scene.caller(other).await?.token(place, Duration::ZERO).await;
                 if asked.as_ref().map_err(reason_of) != Err("NOT_LINKED".to_owned()) {
                     found.breaks(

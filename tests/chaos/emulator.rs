@@ -42,8 +42,18 @@ pub(crate) struct TokenRequest {
     pub(crate) expires_in: Option<u64>,
 }
 
+/// What the emulator wrote down.
+pub(crate) struct Record {
+    /// Those that it evaluated.
+    pub(crate) issued: Vec<TokenRequest>,
+    /// How many token requests arrived, evaluated or not.
+    pub(crate) arrived: usize,
+    /// How many of them were answered with 429.
+    pub(crate) refused: usize,
+}
+
 #[derive(Deserialize)]
-struct Record {
+struct Requests {
     requests: Vec<Recorded>,
 }
 
@@ -115,22 +125,33 @@ impl Emulator {
         self.ask(self.http.post(format!("{}/_emu/release", self.control))).await.map(drop)
     }
 
-    /// Waits until so many requests are held; tells how many are, if they did not become so many.
+    /// Waits until so many requests are held.
     pub(crate) async fn wait_held(&self, n: u64, within: Duration) -> Outcome<()> {
-        let held = async || {
-            let told = self.ask(self.http.get(format!("{}/_emu/held", self.control))).await.ok()?;
-            (n <= told["held"].as_u64()?).then_some(())
-        };
-        until("held token requests", within, held).await
+        let held = async || (n <= self.held().await.ok()?).then_some(());
+        until("held requests", within, held).await
     }
 
-    /// All token requests so far, and how many of all requests were answered with 429.
-    pub(crate) async fn record(&self) -> Outcome<(Vec<TokenRequest>, u64)> {
+    /// Waits until no request is held: whoever sent them is gone.
+    pub(crate) async fn wait_none_held(&self, within: Duration) -> Outcome<()> {
+        let none = async || (self.held().await.ok()? == 0).then_some(());
+        until("the last held request to be given up", within, none).await
+    }
+
+    async fn held(&self) -> Outcome<u64> {
+        let told = self.ask(self.http.get(format!("{}/_emu/held", self.control))).await?;
+        Ok(told["held"].as_u64().ok_or("it is not told how many are held")?)
+    }
+
+    pub(crate) async fn record(&self) -> Outcome<Record> {
         let answer = self.http.get(format!("{}/_emu/requests", self.control)).send().await?;
-        let record: Record = serde_json::from_slice(&answer.bytes().await?)?;
-        let is_refused = |it: &&Recorded| it.status == Some(429) && it.grant_type.is_some();
-        let refused = record.requests.iter().filter(is_refused).count() as u64;
-        Ok((record.requests.into_iter().filter_map(|it| it.token).collect(), refused))
+        let mut all = serde_json::from_slice::<Requests>(&answer.bytes().await?)?.requests;
+        all.retain(|it| it.grant_type.is_some());
+        let refused = all.iter().filter(|it| it.status == Some(429)).count();
+        Ok(Record {
+            arrived: all.len(),
+            refused,
+            issued: all.into_iter().filter_map(|it| it.token).collect(),
+        })
     }
 
     /// The callback of somebody who signed in: its code and the rest.

@@ -89,6 +89,9 @@ impl Found {
                 put(&mut report, place, json!(ratio(counted(requests), counted(expiries))));
             }
         }
+        for (key, kills) in self.counted.iter().filter(|(key, _)| key.starts_with(KILLS_BY_STEP)) {
+            put(&mut report, key, json!(kills));
+        }
         report["released"] = json!(counted(RELEASED));
         if is_full {
             report["kills"] = json!(counted(KILLS));
@@ -172,6 +175,8 @@ const PROMISES: [&str; 7] = [
     "audit_gaps",
 ];
 pub(crate) const KILLS: &str = "kills";
+/// Before the names of steps that kills fell in.
+const KILLS_BY_STEP: &str = "/kills_by_step/";
 pub(crate) const RELEASED: &str = "released";
 pub(crate) const EXPIRIES_ONE: &str = "expiries of one process";
 pub(crate) const REQUESTS_ONE: &str = "token requests of one process";
@@ -181,6 +186,26 @@ const WRONGS_MAX: usize = 12;
 
 const BOUNDS: &[(&str, Bound)] = &[
     ("/kills", Bound::FullAtLeast(1000.0)),
+    ("/kills_by_step/not_asked", Bound::AtLeast(1.0)),
+    ("/kills_by_step/not_asked", Bound::FullAtLeast(20.0)),
+    ("/kills_by_step/asked", Bound::AtLeast(5.0)),
+    ("/kills_by_step/asked", Bound::FullAtLeast(100.0)),
+    ("/kills_by_step/answered", Bound::AtLeast(5.0)),
+    ("/kills_by_step/answered", Bound::FullAtLeast(100.0)),
+    ("/kills_by_step/committed", Bound::AtLeast(3.0)),
+    ("/kills_by_step/committed", Bound::FullAtLeast(50.0)),
+    ("/kills_by_step/replied", Bound::AtLeast(1.0)),
+    ("/kills_by_step/replied", Bound::FullAtLeast(20.0)),
+    ("/kills_by_step/exchanging", Bound::AtLeast(2.0)),
+    ("/kills_by_step/exchanging", Bound::FullAtLeast(40.0)),
+    ("/kills_by_step/exchanged", Bound::AtLeast(2.0)),
+    ("/kills_by_step/exchanged", Bound::FullAtLeast(40.0)),
+    ("/kills_by_step/verifying", Bound::AtLeast(2.0)),
+    ("/kills_by_step/verifying", Bound::FullAtLeast(40.0)),
+    ("/kills_by_step/verified", Bound::AtLeast(2.0)),
+    ("/kills_by_step/verified", Bound::FullAtLeast(40.0)),
+    ("/kills_by_step/confirming", Bound::AtLeast(4.0)),
+    ("/kills_by_step/confirming", Bound::FullAtLeast(80.0)),
     ("/lost_links", Bound::AtMost(0.0)),
     ("/unreported_losses", Bound::AtMost(0.0)),
     ("/lost_updates", Bound::AtMost(0.0)),
@@ -226,6 +251,9 @@ mod tests {
         found.count(RELEASED, 5);
         for key in PROMISES {
             found.compares(key, 1);
+        }
+        for (key, _) in BOUNDS.iter().filter(|(key, _)| key.starts_with(KILLS_BY_STEP)) {
+            found.count(key, 1000);
         }
         let measured = [
             "/token_requests_max",

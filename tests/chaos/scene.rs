@@ -174,7 +174,7 @@ impl Scene {
     }
 
     pub(crate) async fn issued(&self) -> Outcome<Vec<TokenRequest>> {
-        Ok(self.emulator.record().await?.0)
+        Ok(self.emulator.record().await?.issued)
     }
 
     /// Each connection is refreshed once more: one that cannot be is lost.

@@ -7,9 +7,8 @@ use azdo_broker::client::within;
 use azdo_broker::pb;
 use azdo_broker::pb::LinkState;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
 
-use super::Stage;
+use super::{Stage, spin};
 use crate::broker::ACCOUNT;
 use crate::caller::developer;
 use crate::emulator::{parameter, upn};
@@ -22,14 +21,26 @@ use crate::scene::{Plan, Scene};
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Moment {
     Exchanging,
-    Answered,
+    Exchanged,
     Verifying,
     Verified,
     Confirming,
 }
 
+impl Moment {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Exchanging => "/kills_by_step/exchanging",
+            Self::Exchanged => "/kills_by_step/exchanged",
+            Self::Verifying => "/kills_by_step/verifying",
+            Self::Verified => "/kills_by_step/verified",
+            Self::Confirming => "/kills_by_step/confirming",
+        }
+    }
+}
+
 const MOMENTS: [Moment; 6] = [
-    Moment::Answered,
+    Moment::Exchanged,
     Moment::Verifying,
     Moment::Confirming,
     Moment::Exchanging,
@@ -46,9 +57,10 @@ pub(crate) async fn f01_kill_while_linking(mut stage: Stage) -> Outcome<Found> {
     for kill in 0..kills {
         let (moment, place) = (MOMENTS[kill % MOMENTS.len()], kill % scene.users);
         let seen = kill_once(&mut scene, &mut stage, moment, place, &mut found).await?;
+        found.count(KILLS, 1);
+        found.count(moment.key(), 1);
         *states.entry(format!("{moment:?} → {}", short(seen))).or_default() += 1;
     }
-    found.count(KILLS, kills as u64);
     let mut states: Vec<_> = states.into_iter().map(|(what, count)| format!("{what} {count}")).collect();
     states.sort();
     found.says(format!("{kills} kills -9; killed while, found after: {}", states.join(", ")));
@@ -82,7 +94,7 @@ async fn kill_once(
         ..pb::CompleteLinkRequest::default()
     };
     match moment {
-        Moment::Exchanging | Moment::Answered => {
+        Moment::Exchanging | Moment::Exchanged => {
             scene.emulator.switch(json!({ "switch": "entra.hold", "count": 1 })).await?;
         }
         Moment::Verifying => scene.emulator.switch(json!({ "switch": "ado.hold", "count": 1 })).await?,
@@ -93,7 +105,7 @@ async fn kill_once(
     let mut confirming = None;
     match moment {
         Moment::Exchanging => scene.emulator.wait_held(1, CALL).await?,
-        Moment::Answered | Moment::Verifying => {
+        Moment::Exchanged | Moment::Verifying => {
             scene.emulator.wait_held(1, CALL).await?;
             scene.emulator.release().await?;
             spin(stage.random.micros(LINK_US_MAX)).await;
@@ -141,7 +153,7 @@ async fn conclude(
     if scene.caller(0).await?.token(place, Duration::ZERO).await.is_err() {
         found.breaks("lost_links", format!("u{place}: killed while {moment:?}, the one before is gone"));
     }
-    let is_acknowledged = matches!(moment, Moment::Verified | Moment::Confirming);
+    let must_go_on = matches!(moment, Moment::Verified | Moment::Confirming);
     match state {
         LinkState::Held | LinkState::Verified | LinkState::Connected => {
             let goes_on = until("a link that goes on", CALL, async || {
@@ -162,7 +174,7 @@ async fn conclude(
             }
         }
         // The code is spent, and nothing was acknowledged: the person signs in again.
-        _ if !is_acknowledged => {}
+        _ if !must_go_on => {}
         state => found.breaks("lost_links", format!("u{place}: {moment:?}: found {}", short(state))),
     }
     Ok(state)
@@ -182,15 +194,6 @@ fn pb_generation(confirmed: tonic::Response<pb::Connection>) -> i64 {
 
 fn short(state: LinkState) -> &'static str {
     state.as_str_name().trim_start_matches("LINK_STATE_")
-}
-
-/// A timer would round a moment up to a millisecond.
-async fn spin(wait: Duration) {
-    let at = Instant::now() + wait;
-    while Instant::now() < at {
-        tokio::task::yield_now().await;
-    }
-    sleep(Duration::ZERO).await;
 }
 
 const CALL: Duration = Duration::from_secs(20);

@@ -11,6 +11,9 @@ pub(crate) mod replicas;
 pub(crate) mod storm;
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::random::Random;
 
@@ -27,5 +30,13 @@ impl Stage {
     /// The first in the full run, the second in the quick one.
     pub(crate) fn pick<T>(&self, full: T, quick: T) -> T {
         if self.is_full { full } else { quick }
+    }
+}
+
+/// Waits for microseconds. A timer would round them up to a millisecond.
+async fn spin(wait: Duration) {
+    let at = Instant::now() + wait;
+    while Instant::now() < at {
+        tokio::task::yield_now().await;
     }
 }

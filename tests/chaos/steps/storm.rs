@@ -41,7 +41,7 @@ pub(crate) async fn f21_a_storm_is_paced(stage: Stage) -> Outcome<Found> {
     let (first, last) = (times.iter().min(), times.iter().max());
     let (first, last) = first.zip(last).ok_or("nothing was issued")?;
     let took = first.duration_until(*last).as_secs_f64();
-    let refused = scene.emulator.record().await?.1;
+    let refused = scene.emulator.record().await?.refused;
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let (count, rate, refused) = (count as f64, f64::from(rate), refused as f64);
     let overrun = took / (count / rate) - 1.0;

@@ -105,10 +105,18 @@ async fn kill_once(
     let mut confirming = None;
     match moment {
         Moment::Exchanging => scene.emulator.wait_held(1, CALL).await?,
-        Moment::Exchanged | Moment::Verifying => {
+        Moment::Exchanged => {
             scene.emulator.wait_held(1, CALL).await?;
             scene.emulator.release().await?;
             spin(stage.random.micros(LINK_US_MAX)).await;
+        }
+        Moment::Verifying => {
+            scene.emulator.wait_held(1, CALL).await?;
+            // Every other one dies while Azure DevOps has not answered, or is just about to.
+            if stage.random.below(2) == 0 {
+                scene.emulator.release().await?;
+                spin(stage.random.micros(LINK_US_MAX)).await;
+            }
         }
         Moment::Verified | Moment::Confirming => {
             let link = completing.await??.into_inner();
@@ -153,7 +161,12 @@ async fn conclude(
     if scene.caller(0).await?.token(place, Duration::ZERO).await.is_err() {
         found.breaks("lost_links", format!("u{place}: killed while {moment:?}, the one before is gone"));
     }
-    let must_go_on = matches!(moment, Moment::Verified | Moment::Confirming);
+    // Its grant is sealed before Azure DevOps is asked, and what was acknowledged stands.
+    let must_go_on = matches!(moment, Moment::Verifying | Moment::Verified | Moment::Confirming);
+    if moment == Moment::Verifying && !matches!(state, LinkState::Held | LinkState::Verified) {
+        found.breaks("lost_links", format!("u{place}: killed while verifying, found {}", short(state)));
+        return Ok(state);
+    }
     match state {
         LinkState::Held | LinkState::Verified | LinkState::Connected => {
             let goes_on = until("a link that goes on", CALL, async || {

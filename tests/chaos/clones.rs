@@ -15,8 +15,8 @@ use crate::broker::{ACCOUNT, Broker};
 use crate::outcome::Outcome;
 
 /// Fills the store of a broker that does not run with clones `developer/c{n}` of `developer/u0`: the first `due`
-/// are due by now, the others in days.
-pub(crate) fn fill(broker: &Broker, count: usize, due: usize, now_us: i64) -> Outcome<()> {
+/// are due by now, the others in days. Tells the generation of all of them.
+pub(crate) fn fill(broker: &Broker, count: usize, due: usize, now_us: i64) -> Outcome<i64> {
     let mut store = Connection::open(broker.dir.join("azdo-broker.db"))?;
     // Only while it is filled: what is lost on a power cut is filled again.
     store.pragma_update(None, "synchronous", "OFF")?;
@@ -47,7 +47,19 @@ pub(crate) fn fill(broker: &Broker, count: usize, due: usize, now_us: i64) -> Ou
     store.pragma_update(None, "wal_checkpoint", "TRUNCATE")?;
     drop(store);
     // What was filled without waiting is on the disk before anything is measured.
-    Ok(std::fs::File::open(broker.dir.join("azdo-broker.db"))?.sync_all()?)
+    std::fs::File::open(broker.dir.join("azdo-broker.db"))?.sync_all()?;
+    Ok(generation)
+}
+
+/// How many clones have another generation by now: those that were refreshed, once or more often.
+pub(crate) fn refreshed(broker: &Broker, generation: i64) -> Outcome<usize> {
+    let store = Connection::open(broker.dir.join("azdo-broker.db"))?;
+    let count: i64 = store.query_row(
+        "SELECT count(*) FROM connections WHERE role LIKE 'developer/c%' AND ?1 < generation",
+        [generation],
+        |row| row.get(0),
+    )?;
+    Ok(usize::try_from(count)?)
 }
 
 fn sealer(store: &Connection, key: &Path) -> Outcome<Sealer> {

@@ -46,8 +46,8 @@ pub(crate) struct TokenRequest {
 pub(crate) struct Record {
     /// Those that it evaluated.
     pub(crate) issued: Vec<TokenRequest>,
-    /// How many token requests arrived, evaluated or not.
-    pub(crate) arrived: usize,
+    /// When each token request arrived, evaluated or not.
+    pub(crate) arrived: Vec<Timestamp>,
     /// How many of them were answered with 429.
     pub(crate) refused: usize,
 }
@@ -59,6 +59,7 @@ struct Requests {
 
 #[derive(Deserialize)]
 struct Recorded {
+    time: Timestamp,
     status: Option<u16>,
     grant_type: Option<String>,
     token: Option<TokenRequest>,
@@ -147,11 +148,9 @@ impl Emulator {
         let mut all = serde_json::from_slice::<Requests>(&answer.bytes().await?)?.requests;
         all.retain(|it| it.grant_type.is_some());
         let refused = all.iter().filter(|it| it.status == Some(429)).count();
-        Ok(Record {
-            arrived: all.len(),
-            refused,
-            issued: all.into_iter().filter_map(|it| it.token).collect(),
-        })
+        let arrived = all.iter().map(|it| it.time).collect();
+        let issued = all.into_iter().filter_map(|it| it.token).collect();
+        Ok(Record { issued, arrived, refused })
     }
 
     /// The callback of somebody who signed in: its code and the rest.

@@ -77,7 +77,11 @@ impl Crowd {
         let (expiries, calls) = (self.waves as u64, self.waves * self.per_broker * scene.brokers.len());
         found.count(self.names.0, expiries);
         found.count(self.names.1, refreshes);
-        found.measure("/token_requests_max", most_at_once(&requests, scene.users));
+        let most = most_at_once(&requests, scene.users);
+        found.measure("/token_requests_max", most);
+        if scene.brokers.len() == 1 {
+            found.measure("/token_requests_max_one_process", most);
+        }
         let took = began.elapsed().as_secs_f64();
         found.says(format!(
             "{expiries} expiries, {calls} calls, {failed} refused: {:.4} token requests an expiry, in {took:.0} s",

@@ -181,7 +181,8 @@ async fn kill_once(
     scene.emulator.clear(&scene.usual.clone()).await?;
     scene.brokers[0].start().await?;
     // Those that arrived and were not evaluated: whose they were, only their number tells.
-    let mut unseen = (after.arrived - before.arrived) - (after.issued.len() - before.issued.len());
+    let mut unseen =
+        (after.arrived.len() - before.arrived.len()) - (after.issued.len() - before.issued.len());
     let issued = &after.issued[before.issued.len()..];
     let caller = scene.caller(0).await?;
     let mut hits = Vec::new();

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use azdo_broker::clock::SystemClock;
 use azdo_broker::store::{Store, StorePlace};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::Stage;
 use crate::caller::now;
-use crate::clones::fill;
-use crate::outcome::Outcome;
+use crate::clones::{fill, refreshed};
+use crate::outcome::{Outcome, ensure};
 use crate::processes::until;
-use crate::report::Found;
+use crate::report::{Found, ratio};
 use crate::scene::{Plan, Scene};
 
-/// A restart after a long pause, against an Entra that limits.
+/// A restart after a long pause, against an Entra that limits: never more at once than is configured, and each
+/// connection once.
 pub(crate) async fn f21_a_storm_is_paced(stage: Stage) -> Outcome<Found> {
     // The emulator counts when requests arrive, within any second; on a busy machine they bunch on the way, so
     // there is some room between what is sent and what is taken.
@@ -24,37 +26,57 @@ pub(crate) async fn f21_a_storm_is_paced(stage: Stage) -> Outcome<Found> {
     let more = format!("[refresh]\nrate = {rate}\nrate_per_tenant = {rate}\n");
     let mut scene = Scene::set(&stage.dir, Plan { more, ..Plan::default() }).await?;
     scene.brokers[0].kill().await?;
-    fill(&scene.brokers[0], count, count, now().as_microsecond())?;
+    let generation = fill(&scene.brokers[0], count, count, now().as_microsecond())?;
     scene.emulator.switch(json!({ "switch": "entra.limit", "per_second": limit })).await?;
-    let before = scene.issued().await?.len();
+    let before = scene.emulator.record().await?.arrived.len();
     let began = Instant::now();
     scene.brokers[0].start().await?;
-    let all_by = Duration::from_mins(5);
-    let done = async || {
+    until("all refreshes", Duration::from_mins(5), async || {
         sleep(Duration::from_millis(500)).await;
-        let issued = scene.issued().await.ok()?;
-        (before + count <= issued.len()).then_some(issued)
-    };
-    let issued = until("all refreshes", all_by, done).await?;
-    // From the first one on; what ended when, the record says.
-    let times: Vec<_> = issued[before..].iter().map(|it| it.time).collect();
-    let (first, last) = (times.iter().min(), times.iter().max());
-    let (first, last) = first.zip(last).ok_or("nothing was issued")?;
+        (before + count <= scene.emulator.record().await.ok()?.arrived.len()).then_some(())
+    })
+    .await?;
+    let all_done = began.elapsed();
+    // One too many would come now.
+    sleep(Duration::from_secs(2)).await;
+    let record = scene.emulator.record().await?;
+    scene.brokers[0].kill().await?;
+    let mut times = record.arrived[before..].to_vec();
+    times.sort();
+    let (first, last) = times.first().zip(times.last()).ok_or("nothing was asked")?;
     let took = first.duration_until(*last).as_secs_f64();
-    let refused = scene.emulator.record().await?.refused;
-    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-    let (count, rate, refused) = (count as f64, f64::from(rate), refused as f64);
-    let overrun = took / (count / rate) - 1.0;
+    let most = most_in_a_second(&times);
+    let (asked, refreshed) = (times.len(), refreshed(&scene.brokers[0], generation)?);
+    let per_row = ratio(asked as u64, count as u64);
+    let overrun = took / ratio(count as u64, rate) - 1.0;
     let mut found = Found::default();
-    found.measure("/storm_429", refused);
+    found.measure("/storm_429", ratio(record.refused as u64, 1));
     found.measure("/storm_overrun", overrun.max(0.0));
+    found.measure("/storm_peak_of_rate", ratio(most as u64, rate));
     found.says(format!(
-        "{count} due at once, {rate}/s of {limit}/s: {refused} answers 429, {took:.1} s ({:+.1} %), all done {:.1} s after the start",
+        "{count} due at once, {rate}/s of {limit}/s: {} answers 429, {took:.1} s ({:+.1} %), all done {:.1} s after \
+         the start; at most {most} in any second; {asked} requests, {per_row:.3} a row, refreshed {refreshed} rows",
+        record.refused,
         overrun * 100.0,
-        began.elapsed().as_secs_f64()
+        all_done.as_secs_f64()
     ));
+    ensure(asked == count && refreshed == count, || {
+        format!("{count} were due: {asked} requests refreshed {refreshed} of them")
+    })?;
     scene.settle(&mut found).await?;
     Ok(found)
+}
+
+/// Of sorted times the most within any one second.
+fn most_in_a_second(times: &[Timestamp]) -> usize {
+    let mut first = 0;
+    let within = |(at, time): (usize, &Timestamp)| {
+        while SignedDuration::from_secs(1) <= times[first].duration_until(*time) {
+            first += 1;
+        }
+        at + 1 - first
+    };
+    times.iter().enumerate().map(within).max().unwrap_or(0)
 }
 
 /// A million linked connections, a thousand due: what looking for them takes, and what it leaves in memory.

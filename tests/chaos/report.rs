@@ -232,6 +232,8 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("/outage_failed_reads/database_down", Bound::AtMost(0.0)),
     ("/outage_failed_reads/failover", Bound::AtMost(0.0)),
     ("/writes_resume_s", Bound::AtMost(30.0)),
+    // A lease is 15 s long.
+    ("/takeover_s", Bound::AtMost(17.0)),
     ("/storm_429", Bound::AtMost(0.0)),
     ("/storm_overrun", Bound::AtMost(0.1)),
     // The limiter lets a tenth of a second's go at once; a twentieth of a second they may bunch on the way.
@@ -264,6 +266,7 @@ mod tests {
             "/outage_failed_reads/database_down",
             "/outage_failed_reads/failover",
             "/writes_resume_s",
+            "/takeover_s",
             "/storm_429",
             "/storm_overrun",
             "/storm_peak_of_rate",

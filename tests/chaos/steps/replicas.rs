@@ -72,10 +72,10 @@ pub(crate) async fn f15_f16_stopped_and_cut_off_while_refreshing(stage: Stage) -
     let stopped = scene.caller(0).await?;
     let asked = tokio::spawn(async move { stopped.token(0, FRESH).await });
     scene.emulator.wait_held(1, PATIENCE).await?;
+    let began = Instant::now();
     scene.brokers[0].signal(Signal::STOP);
     scene.emulator.release().await?;
     let late = scene.issued().await?.pop().and_then(|it| it.at_issued).ok_or("nothing was issued")?;
-    let began = Instant::now();
     let other = scene.caller(1).await?;
     let got = until("a refresh by another replica", PATIENCE, async || {
         let answer = other.token(0, FRESH).await;
@@ -84,13 +84,15 @@ pub(crate) async fn f15_f16_stopped_and_cut_off_while_refreshing(stage: Stage) -
         }
         answer.ok()
     });
-    got.await?;
+    let got = got.await?;
     let took = began.elapsed().as_secs_f64();
+    found.measure("/takeover_s", took);
+    ensure(got.fingerprint != late, || "the other replica has the stopped one's token".to_owned())?;
     sleep(stage.pick(Duration::from_secs(40), Duration::ZERO)).await;
     scene.brokers[0].signal(Signal::CONT);
     let _late = asked.await?;
-    let released = scene.ledger.all().iter().filter(|it| it.fingerprint == late).count();
-    if 0 < released {
+    found.compares("wrong_token", 1);
+    if scene.ledger.all().iter().any(|it| it.fingerprint == late) {
         // Its lease was over, and another write won: P7.
         found.breaks("wrong_token", "a token whose swap was lost was released");
     }
@@ -137,35 +139,51 @@ pub(crate) async fn f06_database_down_and_failover(stage: Stage) -> Outcome<Foun
     replicas.pair.signal_primary(Signal::CONT).await?;
     sleep(Duration::from_secs(1)).await;
     let down = readers.failed();
+    let mut generations = Vec::new();
+    for place in 0..BROKERS {
+        generations.push(replicas.scene.connection(0, place).await?.generation);
+    }
     replicas.pair.kill_primary().await?;
     sleep(Duration::from_secs(1)).await;
-    let began = Instant::now();
+    let promoted = Instant::now();
     replicas.pair.promote().await?;
-    let remote = replicas.scene.brokers[0].remote().await?;
-    until("a write after the promotion", Duration::from_mins(1), async || {
-        let request = pb::BeginLinkRequest {
-            account_id: ACCOUNT.into(),
-            connection: Some(developer(0)),
-            front: pb::Front::PlatformPages.into(),
-            ..pb::BeginLinkRequest::default()
-        };
-        let written = remote.connections().begin_link(within(Duration::from_secs(5), request)).await;
-        written.ok()
-    })
-    .await?;
-    let resumed = began.elapsed().as_secs_f64();
+    let each = |broker: usize| writes_resume(&replicas.scene, broker, generations[broker]);
+    tokio::try_join!(each(0), each(1), each(2))?;
+    let resumed = promoted.elapsed().as_secs_f64();
     let all = readers.stop().await;
     #[expect(clippy::cast_precision_loss, reason = "counts of reads")]
     let as_f64 = |count: u64| count as f64;
     found.measure("/outage_failed_reads/database_down", as_f64(down - warm));
     found.measure("/outage_failed_reads/failover", as_f64(all.failed - down));
+    // Of the last replica.
     found.measure("/writes_resume_s", resumed);
     found.wrongs.extend(all.first.map(|first| format!("the first failed read: {first}")));
     found.says(format!(
-        "{} warm reads of 3 replicas, {} failed; writes resumed {resumed:.1} s after the promotion",
+        "{} warm reads of 3 replicas, {} failed; each links and commits again {resumed:.1} s after the promotion",
         all.reads, all.failed
     ));
     replicas.finish(found).await
+}
+
+/// Waits until this replica has begun a link, and has committed a refresh of a place that is its own in this.
+async fn writes_resume(scene: &Scene, broker: usize, generation: i64) -> Outcome<()> {
+    let place = broker;
+    let (caller, remote) = (scene.caller(broker).await?, scene.brokers[broker].remote().await?);
+    let begun = until("a link after the promotion", Duration::from_mins(1), async || {
+        let request = pb::BeginLinkRequest {
+            account_id: ACCOUNT.into(),
+            connection: Some(developer(place)),
+            front: pb::Front::PlatformPages.into(),
+            ..pb::BeginLinkRequest::default()
+        };
+        remote.connections().begin_link(within(Duration::from_secs(5), request)).await.ok()
+    });
+    let committed = until("a commit after the promotion", Duration::from_mins(1), async || {
+        // It may be lent before it is committed.
+        let _lent = caller.token(place, FRESH).await;
+        (generation < scene.connection(broker, place).await.ok()?.generation).then_some(())
+    });
+    tokio::try_join!(begun, committed).map(drop)
 }
 
 /// P7: disconnects and new links under load, by all replicas, with kills: what ended is not released, and what

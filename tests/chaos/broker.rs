@@ -79,6 +79,17 @@ impl Broker {
         run(self.command(&args), SECRET).await.map(drop)
     }
 
+    /// From its next start on it reaches the emulator by this proxy.
+    pub(crate) fn reach(&self, upstream: &str) -> Outcome<()> {
+        let file = self.dir.join(CONFIG);
+        let config = std::fs::read_to_string(&file)?;
+        let line = |line: &str| match line.strip_prefix("proxy = ") {
+            Some(_) => format!("proxy = \"{upstream}\"\n"),
+            None => format!("{line}\n"),
+        };
+        Ok(std::fs::write(&file, config.lines().map(line).collect::<String>())?)
+    }
+
     pub(crate) async fn start(&mut self) -> Outcome<()> {
         self.start_under(&[]).await
     }

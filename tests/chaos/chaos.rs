@@ -93,7 +93,9 @@ const LANES: [&[(&str, Step)]; 3] = [
     ],
     &[
         step!(replicas::f01_disconnected_and_relinked_under_load),
-        step!(outage::f08_f09_f10_bad_answers_and_a_black_hole),
+        step!(outage::f08_f09_bad_answers),
+        step!(network::f09_a_bad_wire),
+        step!(network::f10_no_name_and_black_holes),
         step!(replicas::f15_f16_stopped_and_cut_off_while_refreshing),
         step!(disk::f02_a_full_disk),
         step!(limits::f24_told_to_stop_under_load),

@@ -1,13 +1,15 @@
-//! A wire that can be cut: TCP, passed on, held up or broken off.
+//! A wire that can be harmed: TCP, passed on, held up, spoiled or broken off.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::outcome::Outcome;
 
@@ -17,8 +19,16 @@ pub(crate) enum Mode {
     Pass,
     /// Connections are taken, and nothing comes through: a black hole.
     Swallow,
+    /// Of answers a byte a second comes through.
+    Trickle,
+    /// Of answers every bit is another.
+    Garble,
+    /// Answers end, as if that were all; questions go on being taken.
+    HalfClose,
     /// Connections break off, and new ones at once.
     Cut,
+    /// The same, by RST.
+    Reset,
 }
 
 /// Gone when dropped.
@@ -26,6 +36,12 @@ pub(crate) struct Wire {
     pub(crate) address: SocketAddr,
     mode: Arc<watch::Sender<Mode>>,
     listening: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Way {
+    Question,
+    Answer,
 }
 
 impl Wire {
@@ -55,22 +71,24 @@ impl Drop for Wire {
     }
 }
 
-async fn pass(caller: TcpStream, target: SocketAddr, mut modes: watch::Receiver<Mode>) {
-    if wait_to_pass(&mut modes).await.is_err() {
-        return;
+async fn pass(mut caller: TcpStream, target: SocketAddr, mut modes: watch::Receiver<Mode>) {
+    if wait_to_pass(&mut modes).await.is_ok()
+        && let Ok(mut server) = TcpStream::connect(target).await
+    {
+        let (from_caller, to_caller) = caller.split();
+        let (from_server, to_server) = server.split();
+        // Whichever ends first ends both.
+        tokio::select! {
+            () = pump(from_caller, to_server, Way::Question, modes.clone()) => {}
+            () = pump(from_server, to_caller, Way::Answer, modes.clone()) => {}
+        }
     }
-    let Ok(server) = TcpStream::connect(target).await else { return };
-    let (from_caller, to_caller) = caller.into_split();
-    let (from_server, to_server) = server.into_split();
-    let other = modes.clone();
-    // Whichever ends first ends both.
-    tokio::select! {
-        () = pump(from_caller, to_server, modes) => {}
-        () = pump(from_server, to_caller, other) => {}
+    if *modes.borrow() == Mode::Reset {
+        let _gone = caller.set_zero_linger();
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: watch::Receiver<Mode>) {
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, way: Way, mut modes: watch::Receiver<Mode>) {
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let len = tokio::select! {
@@ -78,18 +96,62 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: watch:
                 Ok(len) if 0 < len => len,
                 _ => return,
             },
-            _ = modes.wait_for(|mode| *mode == Mode::Cut) => return,
+            () = end(&mut to, way, modes.clone()) => return,
         };
-        if wait_to_pass(&mut modes).await.is_err() || to.write_all(&bytes[..len]).await.is_err() {
+        let bytes = &mut bytes[..len];
+        let Ok(mode) = wait_to_pass(&mut modes).await else { return };
+        let written = match (mode, way) {
+            (Mode::Trickle, Way::Answer) => trickle(bytes, &mut to, &mut modes).await,
+            (Mode::Garble, Way::Answer) => {
+                for byte in &mut *bytes {
+                    *byte = !*byte;
+                }
+                to.write_all(bytes).await
+            }
+            _ => to.write_all(bytes).await,
+        };
+        if written.is_err() {
             return;
         }
     }
 }
 
-/// Until bytes may pass; an error if the wire is cut.
-async fn wait_to_pass(modes: &mut watch::Receiver<Mode>) -> Result<(), ()> {
+/// Returns when the wire has been broken off, or half of it was and is to be whole again.
+async fn end(to: &mut WriteHalf<'_>, way: Way, mut modes: watch::Receiver<Mode>) {
+    let is_end = |mode: &Mode| match mode {
+        Mode::Cut | Mode::Reset => true,
+        Mode::HalfClose => way == Way::Answer,
+        Mode::Pass | Mode::Swallow | Mode::Trickle | Mode::Garble => false,
+    };
+    if modes.wait_for(is_end).await.as_deref().is_ok_and(|mode| *mode == Mode::HalfClose) {
+        let _gone = to.shutdown().await;
+        let _gone = modes.wait_for(|mode| *mode != Mode::HalfClose).await;
+    }
+}
+
+/// A byte a second, for as long as that is so.
+async fn trickle(
+    bytes: &[u8],
+    to: &mut WriteHalf<'_>,
+    modes: &mut watch::Receiver<Mode>,
+) -> std::io::Result<()> {
+    let mut rest = bytes.iter();
+    while *modes.borrow() == Mode::Trickle
+        && let Some(byte) = rest.next()
+    {
+        to.write_all(&[*byte]).await?;
+        tokio::select! {
+            () = sleep(Duration::from_secs(1)) => {}
+            _ = modes.wait_for(|mode| *mode != Mode::Trickle) => {}
+        }
+    }
+    to.write_all(rest.as_slice()).await
+}
+
+/// Until bytes may pass, and how; an error if the wire is broken off.
+async fn wait_to_pass(modes: &mut watch::Receiver<Mode>) -> Result<Mode, ()> {
     match modes.wait_for(|mode| *mode != Mode::Swallow).await.as_deref() {
-        Ok(Mode::Pass) => Ok(()),
-        _ => Err(()),
+        Ok(Mode::Cut | Mode::Reset) | Err(_) => Err(()),
+        Ok(mode) => Ok(*mode),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod disk;
 pub(crate) mod kill_link;
 pub(crate) mod kill_refresh;
 pub(crate) mod limits;
+pub(crate) mod network;
 pub(crate) mod outage;
 pub(crate) mod replicas;
 pub(crate) mod storm;

@@ -24,7 +24,7 @@ pub(crate) async fn f13_one_process(stage: Stage) -> Outcome<Found> {
 }
 
 /// Three replicas, two hundred callers each.
-pub(crate) async fn f14_three_replicas(scene: &Scene, waves: usize, found: &mut Found) -> Outcome<()> {
+pub(super) async fn three_replicas(scene: &Scene, waves: usize, found: &mut Found) -> Outcome<()> {
     let crowd = Crowd { per_broker: 200, waves, names: (EXPIRIES_THREE, REQUESTS_THREE) };
     crowd.ask(scene, found).await
 }

@@ -3,6 +3,7 @@
 pub(crate) mod callers;
 pub(crate) mod clock;
 pub(crate) mod disk;
+pub(crate) mod fenced;
 pub(crate) mod kill_link;
 pub(crate) mod kill_refresh;
 pub(crate) mod limits;

@@ -32,7 +32,9 @@ pub(crate) struct Setup<'a> {
     pub(crate) upstream: &'a str,
     /// The section `[store]`.
     pub(crate) store: &'a str,
-    /// Sections of its own: `[refresh]`, `[entra]`, `[audit]`.
+    /// What else the section `[entra]` has.
+    pub(crate) entra: &'a str,
+    /// Sections of its own: `[refresh]`, `[audit]`.
     pub(crate) more: &'a str,
 }
 
@@ -44,19 +46,18 @@ impl Broker {
         let socket = setup.sockets.join(format!("{name}.sock"));
         let (links, admin) = free_ports()?;
         let (upstream, ca) = (setup.upstream, &emulator.ca);
-        let more = if setup.more.contains("[entra]") {
-            setup.more.replace("[entra]", &format!("[entra]\nbrowser_authority = \"{}\"", emulator.browser))
-        } else {
-            format!("{}\n[entra]\nbrowser_authority = \"{}\"\n", setup.more, emulator.browser)
-        };
         let config = format!(
             "[listen]\nlinks = \"127.0.0.1:{links}\"\nadmin = \"127.0.0.1:{admin}\"\n\
              [[listen.socket]]\nname = \"operator\"\npath = \"{}\"\nmode = \"0600\"\n\
              [keys]\nfile = \"../azdo-broker.key\"\n\
-             [store]\n{}\n[outgoing]\nproxy = \"{upstream}\"\nca_file = \"{}\"\n{more}",
+             [store]\n{}\n[outgoing]\nproxy = \"{upstream}\"\nca_file = \"{}\"\n\
+             [entra]\nbrowser_authority = \"{}\"\n{}\n{}",
             socket.display(),
             setup.store,
-            ca.display()
+            ca.display(),
+            emulator.browser,
+            setup.entra,
+            setup.more
         );
         std::fs::write(dir.join(CONFIG), config)?;
         std::fs::write(dir.join("policy.toml"), POLICY)?;

@@ -123,6 +123,7 @@ async fn run(arguments: &Arguments) -> Outcome<bool> {
     make_fresh(&dir)?;
     let is_chosen = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     let count = LANES.iter().flat_map(|lane| *lane).filter(|(name, _)| is_chosen(name)).count();
+    ensure(0 < count, || format!("no step is named like {}", arguments.only.as_deref().unwrap_or("any")))?;
     let table = RefCell::new(Table::new(count));
     let ended = RefCell::new((Found::default(), Vec::new()));
     let walk = async |lane: &[(&str, Step)]| {

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::caller::reason_of;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, ensure};
 use crate::scene::Scene;
 
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub(crate) struct Readers {
     tasks: JoinSet<()>,
 }
 
-/// What they saw.
+/// What they saw so far.
 pub(crate) struct Read {
     pub(crate) reads: u64,
     pub(crate) failed: u64,
@@ -65,16 +65,31 @@ impl Readers {
         Ok(Self { counts, tasks })
     }
 
-    /// How many failed so far.
-    pub(crate) fn failed(&self) -> u64 {
-        self.counts.failed.load(Ordering::Relaxed)
-    }
-
-    pub(crate) async fn stop(mut self) -> Read {
-        self.counts.stop.store(true, Ordering::Relaxed);
-        while self.tasks.join_next().await.is_some() {}
-        let first = self.counts.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub(crate) fn so_far(&self) -> Read {
+        let first = self.counts.first.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (reads, failed) = (&self.counts.reads, &self.counts.failed);
         Read { reads: reads.load(Ordering::Relaxed), failed: failed.load(Ordering::Relaxed), first }
+    }
+
+    pub(crate) async fn stop(mut self) -> Outcome<Read> {
+        self.counts.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended?;
+        }
+        Ok(self.so_far())
+    }
+}
+
+impl Read {
+    /// How many failed since then; an error if nobody read.
+    pub(crate) fn failed_since(&self, before: &Self) -> Outcome<u64> {
+        ensure(before.reads < self.reads, || "it did not look: nobody read meanwhile".to_owned())?;
+        Ok(self.failed - before.failed)
+    }
+
+    /// Fails if one failed, or nobody read.
+    pub(crate) fn ensure_none_failed(&self) -> Outcome<()> {
+        let Self { reads, failed, first } = self;
+        ensure(*failed == 0 && 0 < *reads, || format!("{failed} of {reads} reads failed: {first:?}"))
     }
 }

@@ -82,17 +82,18 @@ impl Scene {
         // The paths of sockets have little room, and what TMPDIR names may be long.
         let sockets = tempfile::Builder::new().prefix("azdo-chaos-").tempdir_in("/tmp")?;
         let mut usual = vec![json!({ "switch": "entra.expires_in", "seconds": plan.token_life_s })];
-        let mut more = plan.more;
+        let mut entra = "";
         if plan.strict {
             usual.push(json!({ "switch": "entra.strict_rotation" }));
-            more += "[entra]\nrotation = \"strict\"\n";
+            entra = "rotation = \"strict\"";
         }
         emulator.clear(&usual).await?;
         let mut brokers = Vec::new();
         for n in 0..plan.brokers {
             let upstream = plan.upstreams.get(n).unwrap_or(&emulator.proxy);
             let store = plan.stores.get(n).unwrap_or(&plan.store);
-            let setup = Setup { bin: &bin, sockets: sockets.path(), upstream, store, more: &more };
+            let setup =
+                Setup { bin: &bin, sockets: sockets.path(), upstream, store, entra, more: &plan.more };
             brokers.push(Broker::new(&dir.join(format!("broker{n}")), &setup, &emulator)?);
         }
         brokers[0].init().await?;

@@ -42,8 +42,8 @@ pub(crate) async fn f19_the_wall_clock_jumps(stage: Stage) -> Outcome<Found> {
         found.says(format!("{jump}: {requests} token requests in {} s", watched_for.as_secs()));
         refreshed = issued.into_iter().filter_map(|request| request.user_upn).collect();
     }
-    let read = readers.stop().await;
-    ensure(read.failed == 0, || format!("{} of {} reads failed: {:?}", read.failed, read.reads, read.first))?;
+    let read = readers.stop().await?;
+    read.ensure_none_failed()?;
     found.says(format!("{} reads by a clock that jumped, none failed", read.reads));
     scene.brokers[0].process()?.ensure_runs()?;
     ensure(has_jumped(&scene)?, || "libfaketime had no effect: the audit knows one time only".to_owned())?;

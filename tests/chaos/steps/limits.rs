@@ -26,7 +26,7 @@ pub(crate) async fn f24_told_to_stop_under_load(stage: Stage) -> Outcome<Found> 
     let caller = scene.caller(0).await?;
     let asked = tokio::spawn(async move { caller.token(0, PATIENT).await });
     scene.emulator.wait_held(1, Duration::from_secs(10)).await?;
-    let before_the_end = readers.failed();
+    readers.so_far().ensure_none_failed()?;
     let token = scene.issued().await?.pop().and_then(|it| it.at_issued);
     let release = async {
         sleep(Duration::from_millis(500)).await;
@@ -41,8 +41,7 @@ pub(crate) async fn f24_told_to_stop_under_load(stage: Stage) -> Outcome<Found> 
     ensure(is_answered, || format!("its caller was not answered with the token: {answered:?}"))?;
     ensure(code == Some(0), || format!("it ended with {code:?}"))?;
     ensure(took < Duration::from_secs(20), || format!("it took {took:?} to end"))?;
-    ensure(before_the_end == 0, || "reads failed before the end".to_owned())?;
-    let reads = readers.stop().await;
+    let reads = readers.stop().await?;
     scene.brokers[0].start().await?;
     let kept = scene.caller(0).await?.token(0, Duration::ZERO).await;
     if kept.as_ref().ok().map(|kept| &kept.fingerprint) != token.as_ref() {
@@ -105,14 +104,12 @@ pub(crate) async fn f25_hardly_any_processor(stage: Stage) -> Outcome<Found> {
     scene.brokers[0].start_under(&["/usr/bin/taskset", "-c", "0", "/usr/bin/nice", "-n", "10"]).await?;
     let readers = Readers::start(&scene, 0..10, Duration::ZERO, Duration::from_millis(100)).await?;
     sleep(STARVED_FOR).await;
-    let starved = readers.stop().await;
+    let starved = readers.stop().await?;
     for process in &mut busy {
         process.kill().await?;
     }
     let mut found = Found::default();
-    ensure(starved.failed == 0 && 0 < starved.reads, || {
-        format!("{} of {} reads failed: {:?}", starved.failed, starved.reads, starved.first)
-    })?;
+    starved.ensure_none_failed()?;
     scene.brokers[0].process()?.ensure_runs()?;
     found.says(format!(
         "a processor shared with {BUSY} that want it more: {} reads in {} s, none failed",

@@ -50,12 +50,15 @@ async fn worst_phase(scene: &Scene) -> Outcome<Found> {
 
 /// Reads all the while, and until everything has been refreshed again.
 async fn outage(scene: &Scene, key: &'static str, length: Duration, began: Instant) -> Outcome<Found> {
+    let asked_before = scene.emulator.record().await?.arrived.len();
     scene.emulator.switch(json!({ "switch": "entra.5xx" })).await?;
     let readers = Readers::start(scene, 0..scene.users, SCALED_MIN_TTL, Duration::from_millis(100)).await?;
     sleep(length.saturating_sub(began.elapsed())).await;
-    let during = readers.failed();
+    let during = readers.so_far();
     scene.emulator.clear(&scene.usual).await?;
-    let before = scene.issued().await?.len();
+    let record = scene.emulator.record().await?;
+    let (asked, before) = (record.arrived.len() - asked_before, record.issued.len());
+    ensure(0 < asked, || "it did not look: nothing was asked of Entra while it was away".to_owned())?;
     let recovered = Instant::now();
     until("refreshes after the outage", Duration::from_mins(2), async || {
         sleep(Duration::from_millis(100)).await;
@@ -65,17 +68,19 @@ async fn outage(scene: &Scene, key: &'static str, length: Duration, began: Insta
     })
     .await?;
     let recovered = recovered.elapsed();
-    let read = readers.stop().await;
+    let read = readers.stop().await?;
+    ensure(0 < during.reads, || "it did not look: nobody read meanwhile".to_owned())?;
     let mut found = Found::default();
     #[expect(clippy::cast_precision_loss, reason = "counts of reads")]
     found.measure(key, read.failed as f64);
     found.wrongs.extend(read.first.map(|first| format!("the first failed read: {first}")));
     found.says(format!(
         "{key}: Entra away for {:.0} s of tokens of {SCALED_LIFE:?} (a second for a minute), min_ttl {SCALED_MIN_TTL:?}: \
-         {} of {} reads failed, {during} of them meanwhile; all refreshed {:.1} s after",
+         {} of {} reads failed, {} of them meanwhile; {asked} requests were refused; all refreshed {:.1} s after",
         length.as_secs_f64(),
         read.failed,
         read.reads,
+        during.failed,
         recovered.as_secs_f64()
     ));
     scene.settle(&mut found).await?;

@@ -95,12 +95,13 @@ pub(crate) async fn f06_database_down_and_failover(stage: Stage) -> Outcome<Foun
     let mut found = Found::default();
     let readers = Readers::start(&replicas.scene, 0..6, Duration::ZERO, Duration::from_millis(80)).await?;
     sleep(Duration::from_secs(1)).await;
-    let warm = readers.failed();
+    let warm = readers.so_far();
+    warm.ensure_none_failed()?;
     replicas.pair.signal_primary(Signal::STOP).await?;
     sleep(stage.pick(Duration::from_secs(30), Duration::from_secs(6))).await;
     replicas.pair.signal_primary(Signal::CONT).await?;
     sleep(Duration::from_secs(1)).await;
-    let down = readers.failed();
+    let down = readers.so_far();
     let mut generations = Vec::new();
     for place in 0..BROKERS {
         generations.push(replicas.scene.connection(0, place).await?.generation);
@@ -112,11 +113,11 @@ pub(crate) async fn f06_database_down_and_failover(stage: Stage) -> Outcome<Foun
     let each = |broker: usize| writes_resume(&replicas.scene, broker, generations[broker]);
     tokio::try_join!(each(0), each(1), each(2))?;
     let resumed = promoted.elapsed().as_secs_f64();
-    let all = readers.stop().await;
+    let all = readers.stop().await?;
     #[expect(clippy::cast_precision_loss, reason = "counts of reads")]
     let as_f64 = |count: u64| count as f64;
-    found.measure("/outage_failed_reads/database_down", as_f64(down - warm));
-    found.measure("/outage_failed_reads/failover", as_f64(all.failed - down));
+    found.measure("/outage_failed_reads/database_down", as_f64(down.failed_since(&warm)?));
+    found.measure("/outage_failed_reads/failover", as_f64(all.failed_since(&down)?));
     // Of the last replica.
     found.measure("/writes_resume_s", resumed);
     found.wrongs.extend(all.first.map(|first| format!("the first failed read: {first}")));
@@ -194,7 +195,7 @@ pub(crate) async fn f01_disconnected_and_relinked_under_load(mut stage: Stage) -
         // Long enough for the readers of every replica to be answered when it is in force.
         sleep(Duration::try_from(IN_FORCE)?).await;
     }
-    let all = readers.stop().await;
+    let all = readers.stop().await?;
     found.says(format!("{rounds} disconnects and new links under {} reads", all.reads));
     scene.look_for_lost_links(1, 0..PLACES, &mut found).await?;
     scene.settle(&mut found).await?;

@@ -40,6 +40,20 @@ impl Process {
         let _gone = kill_process(self.pid, signal);
     }
 
+    /// SIGSTOP, and until no thread runs: one that the signal has not reached yet could still finish something.
+    pub(crate) async fn freeze(&self) -> Outcome<()> {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid.as_raw_nonzero());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            status.contains("State:\tT").then_some(())
+        };
+        until("a process to stand still", Duration::from_secs(10), async || {
+            std::fs::read_dir(&tasks).ok()?.map(is_stopped).collect::<Option<Vec<_>>>().map(drop)
+        })
+        .await
+    }
+
     /// kill -9, and the end of it.
     pub(crate) async fn kill(&mut self) -> Outcome<()> {
         self.signal(Signal::KILL);

@@ -17,8 +17,8 @@ use crate::wire::Mode;
 
 /// f15: a replica stands still with a lease and an answer of Entra's.
 pub(crate) async fn f15_stopped_while_refreshing(stage: Stage) -> Outcome<Found> {
-    let replicas = Replicas::set(&stage, 6).await?;
-    let (scene, mut found) = (&replicas.scene, Found::default());
+    let mut replicas = Replicas::set(&stage, 6).await?;
+    let (scene, mut found) = (&mut replicas.scene, Found::default());
     sleep(WINDOW).await;
     // Its answer is held by Entra, and it stands still until its lease is over.
     scene.emulator.switch(json!({ "switch": "entra.hold", "count": 1 })).await?;
@@ -26,7 +26,7 @@ pub(crate) async fn f15_stopped_while_refreshing(stage: Stage) -> Outcome<Found>
     let asked = tokio::spawn(async move { stopped.token(0, FRESH).await });
     scene.emulator.wait_held(1, PATIENCE).await?;
     let began = Instant::now();
-    scene.brokers[0].signal(Signal::STOP);
+    scene.brokers[0].process()?.freeze().await?;
     scene.emulator.release().await?;
     let late = scene.issued().await?.pop().and_then(|it| it.at_issued).ok_or("nothing was issued")?;
     let other = scene.caller(1).await?;

@@ -138,7 +138,7 @@ impl Emulator {
         until("the last held request to be given up", within, none).await
     }
 
-    async fn held(&self) -> Outcome<u64> {
+    pub(crate) async fn held(&self) -> Outcome<u64> {
         let told = self.ask(self.http.get(format!("{}/_emu/held", self.control))).await?;
         Ok(told["held"].as_u64().ok_or("it is not told how many are held")?)
     }

@@ -192,7 +192,6 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("/kills_by_step/answered", Bound::FullAtLeast(100.0)),
     ("/kills_by_step/committed", Bound::AtLeast(3.0)),
     ("/kills_by_step/committed", Bound::FullAtLeast(50.0)),
-    ("/kills_by_step/replied", Bound::AtLeast(1.0)),
     ("/kills_by_step/replied", Bound::FullAtLeast(20.0)),
     ("/kills_by_step/exchanging", Bound::AtLeast(2.0)),
     ("/kills_by_step/exchanging", Bound::FullAtLeast(40.0)),

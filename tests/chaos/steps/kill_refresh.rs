@@ -17,6 +17,7 @@ use super::{Stage, spin};
 use crate::caller::reason_of;
 use crate::emulator::upn;
 use crate::outcome::{Outcome, ensure};
+use crate::processes::until;
 use crate::report::{Found, KILLS};
 use crate::scene::{FRESH, Plan, Scene, WINDOW};
 
@@ -152,16 +153,20 @@ async fn kill_once(
     let switch = if moment == Moment::Unseen { "entra.hang" } else { "entra.hold" };
     scene.emulator.switch(json!({ "switch": switch })).await?;
     let caller = scene.caller(0).await?;
-    let mut calls = JoinSet::new();
+    let (mut calls, mut handles) = (JoinSet::new(), Vec::new());
     for connection in chosen {
         let (caller, connection) = (caller.clone(), *connection);
-        calls.spawn(async move { (connection, caller.token(connection, FRESH).await) });
+        handles.push(calls.spawn(async move { (connection, caller.token(connection, FRESH).await) }));
     }
     if moment == Moment::OnTheWay {
         spin(stage.random.micros(QUESTION_US_MAX)).await;
     } else {
         // Those whose token is long enough yet are answered at once.
-        let _fewer = scene.emulator.wait_held(chosen.len() as u64, Duration::from_millis(300)).await;
+        until("calls that are held or answered", CALLS_WITHIN, async || {
+            let answered = handles.iter().filter(|handle| handle.is_finished()).count() as u64;
+            (chosen.len() as u64 <= answered + scene.emulator.held().await.ok()?).then_some(())
+        })
+        .await?;
     }
     if moment == Moment::Landing {
         scene.emulator.release().await?;
@@ -176,7 +181,7 @@ async fn kill_once(
         }
     }
     // Nothing that was not looked at may be looked at now.
-    scene.emulator.wait_none_held(Duration::from_secs(5)).await?;
+    scene.emulator.wait_none_held(CALLS_WITHIN).await?;
     let after = scene.emulator.record().await?;
     scene.emulator.clear(&scene.usual.clone()).await?;
     scene.brokers[0].start().await?;
@@ -246,7 +251,8 @@ impl Step {
 }
 
 const AT_ONCE: usize = 6;
+const CALLS_WITHIN: Duration = Duration::from_secs(10);
 /// From the calls to the last request's arrival at Entra.
 const QUESTION_US_MAX: u64 = 2_000;
 /// From the answer's leaving the emulator to the last reply of several.
-const ANSWER_US_MAX: u64 = 12_000;
+const ANSWER_US_MAX: u64 = 20_000;

@@ -129,7 +129,8 @@ pub(super) enum Relocation {
 /// A page of everything a store keeps, in the order of its keys.
 #[derive(Debug, Default)]
 pub(super) struct Page {
-    pub connections: Vec<ConnectionRow>,
+    /// Each with the time at which its grant dies of idleness, which no row says.
+    pub connections: Vec<(ConnectionRow, Option<Timestamp>)>,
     pub links: Vec<LinkRow>,
     pub integrations: Vec<IntegrationRow>,
     /// Where the next page begins; `None` after the last one.

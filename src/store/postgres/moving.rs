@@ -1,8 +1,11 @@
 //! Everything a store keeps, page by page, out of one and into another.
 
+use jiff::Timestamp;
+use tokio_postgres::Row;
+
 use super::Postgres;
 use super::lent::{Lent, Parameters};
-use super::rows::{connection, integration, link, micros};
+use super::rows::{connection, integration, link, micros, time};
 use crate::store::error::StoreError;
 use crate::store::rows::{ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, Page, Relocation};
 
@@ -66,8 +69,8 @@ impl Postgres {
     pub(in crate::store) async fn fill(&self, page: Page) -> Result<(), StoreError> {
         let lent = self.lend("fill the store").await?;
         lent.batch("BEGIN").await?;
-        for row in &page.connections {
-            put_connection(&lent, row).await?;
+        for (row, grant_until) in &page.connections {
+            put_connection(&lent, row, *grant_until).await?;
         }
         for row in &page.links {
             put_link(&lent, row).await?;
@@ -94,7 +97,7 @@ impl Postgres {
 
 async fn connections(lent: &Lent, account: &str, role: &str, limit: i64) -> Result<Page, StoreError> {
     let sql =
-        "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
+        "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence, grant_until
                FROM azdo_broker.connections WHERE (account, role) > ($1, $2) ORDER BY account, role LIMIT $3";
     let found = lent.rows(sql, &[&account, &role, &limit]).await?;
     let last = found.last().filter(|_| i64::try_from(found.len()) == Ok(limit));
@@ -102,19 +105,25 @@ async fn connections(lent: &Lent, account: &str, role: &str, limit: i64) -> Resu
         Some(last) => Cursor::Connection(last.get(0), last.get(1)),
         None => Cursor::Link(String::new()),
     });
-    Ok(Page { connections: found.iter().filter_map(connection).collect(), next, ..Page::default() })
+    let with_end = |row: &Row| Some((connection(row)?, row.get::<_, Option<i64>>(10).map(time)));
+    Ok(Page { connections: found.iter().filter_map(with_end).collect(), next, ..Page::default() })
 }
 
 /// Over an older one of the same key, never over a newer one: a copy that was broken off goes on.
-async fn put_connection(lent: &Lent, row: &ConnectionRow) -> Result<(), StoreError> {
+async fn put_connection(
+    lent: &Lent,
+    row: &ConnectionRow,
+    grant_until: Option<Timestamp>,
+) -> Result<(), StoreError> {
     let failure = row.failure.as_ref().map(|failure| serde_json::to_string(failure).expect("plain data"));
     let (account, role) = (row.key.account.as_str(), row.key.role.to_string());
     let (refresh_at, retry_at) = (row.refresh_at.map(micros), row.retry_at.map(micros));
     let sql = "INSERT INTO azdo_broker.connections
-                 (account, role, generation, sealed, live, refresh_at, retry_at, failure, fence)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                 (account, role, generation, sealed, live, refresh_at, retry_at, failure, fence, grant_until)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
                ON CONFLICT (account, role) DO UPDATE
-               SET generation = $3, sealed = $4, live = $5, refresh_at = $6, retry_at = $7, failure = $8, fence = $9
+               SET generation = $3, sealed = $4, live = $5, refresh_at = $6, retry_at = $7, failure = $8, fence = $9,
+                   grant_until = $10
                WHERE connections.generation < $3";
     let parameters: Parameters<'_> = &[
         &account,
@@ -126,6 +135,7 @@ async fn put_connection(lent: &Lent, row: &ConnectionRow) -> Result<(), StoreErr
         &retry_at,
         &failure,
         &row.fence,
+        &grant_until.map(micros),
     ];
     lent.execute(sql, parameters).await.map(drop)
 }

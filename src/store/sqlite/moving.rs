@@ -1,8 +1,9 @@
 //! Everything a store keeps, page by page, out of one and into another.
 
+use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::columns::{limit, micros};
+use super::columns::{limit, micros, time};
 use super::{Sqlite, connections, integrations, links};
 use crate::store::error::StoreError;
 use crate::store::rows::{ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, Page, Relocation};
@@ -30,7 +31,9 @@ impl Sqlite {
 
     pub(in crate::store) async fn fill(&self, page: Page) -> Result<(), StoreError> {
         self.write("fill the store", move |at| {
-            page.connections.iter().try_for_each(|row| put_connection(at.tx, row))?;
+            page.connections
+                .iter()
+                .try_for_each(|(row, grant_until)| put_connection(at.tx, row, *grant_until))?;
             page.links.iter().try_for_each(|row| put_link(at.tx, row))?;
             page.integrations.iter().try_for_each(|row| put_integration(at.tx, row))
         })
@@ -62,7 +65,8 @@ fn page(tx: &Transaction<'_>, from: &Cursor, rows: usize) -> rusqlite::Result<Pa
                 _ => ("", ""),
             };
             let mut statement = tx.prepare_cached(
-                "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
+                "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence,
+                        grant_until
                  FROM connections WHERE (account, role) > (?1, ?2) ORDER BY account, role LIMIT ?3",
             )?;
             let mut found = statement.query(params![account, role, limit(rows)])?;
@@ -73,7 +77,8 @@ fn page(tx: &Transaction<'_>, from: &Cursor, rows: usize) -> rusqlite::Result<Pa
                 if count == rows {
                     page.next = Some(Cursor::Connection(row.get(0)?, row.get(1)?));
                 }
-                page.connections.extend(connections::read(row)?);
+                let grant_until = row.get::<_, Option<i64>>(10)?.map(time);
+                page.connections.extend(connections::read(row)?.map(|row| (row, grant_until)));
             }
         }
         Cursor::Link(after) => {
@@ -103,13 +108,18 @@ fn page(tx: &Transaction<'_>, from: &Cursor, rows: usize) -> rusqlite::Result<Pa
 }
 
 /// Over an older one of the same key, never over a newer one: a copy that was broken off goes on.
-fn put_connection(tx: &Transaction<'_>, row: &ConnectionRow) -> rusqlite::Result<()> {
+fn put_connection(
+    tx: &Transaction<'_>,
+    row: &ConnectionRow,
+    grant_until: Option<Timestamp>,
+) -> rusqlite::Result<()> {
     let failure = row.failure.as_ref().map(|failure| serde_json::to_string(failure).expect("plain data"));
     tx.prepare_cached(
-        "INSERT INTO connections (account, role, generation, sealed, live, refresh_at, retry_at, failure, fence)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "INSERT INTO connections (account, role, generation, sealed, live, refresh_at, retry_at, failure, fence, grant_until)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (account, role) DO UPDATE
-         SET generation = ?3, sealed = ?4, live = ?5, refresh_at = ?6, retry_at = ?7, failure = ?8, fence = ?9
+         SET generation = ?3, sealed = ?4, live = ?5, refresh_at = ?6, retry_at = ?7, failure = ?8, fence = ?9,
+             grant_until = ?10
          WHERE generation < ?3",
     )?
     .execute(params![
@@ -121,7 +131,8 @@ fn put_connection(tx: &Transaction<'_>, row: &ConnectionRow) -> rusqlite::Result
         row.refresh_at.map(micros),
         row.retry_at.map(micros),
         failure,
-        row.fence
+        row.fence,
+        grant_until.map(micros)
     ])
     .map(drop)
 }

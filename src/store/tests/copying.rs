@@ -1,6 +1,7 @@
 //! A store moves: whole, marked, and never twice at once.
 
 use super::*;
+use crate::connection::Failure;
 use crate::store::rows::Cursor;
 use crate::testing::TestPostgres;
 
@@ -20,9 +21,19 @@ impl Moving {
             let key = ConnectionKey { account, role: Role::ServiceUser };
             let refresh_at = (number % 2 == 0).then_some(Timestamp::UNIX_EPOCH);
             let sealed = format!("sealed {number}").into_bytes();
-            let one =
-                ConnectionWrite { key, sealed, refresh_at, live: number % 5 != 0, ..write(None, 7, b"") };
+            let grant_until = (number % 3 == 0).then_some(dies(number));
+            let one = ConnectionWrite {
+                key: key.clone(),
+                sealed,
+                refresh_at,
+                grant_until,
+                live: number % 5 != 0,
+                ..write(None, 7, b"")
+            };
             assert_eq!(store.commit(one).await.unwrap(), Cas::Won);
+            if number % 7 == 1 {
+                fail(&store, key).await;
+            }
         }
         for number in 0..3 {
             let account: AccountId = format!("account-{number:04}").parse().unwrap();
@@ -73,7 +84,34 @@ impl Moving {
     }
 }
 
-async fn everything(store: &Store) -> (Vec<ConnectionRow>, Vec<LinkRow>, Vec<IntegrationRow>) {
+fn dies(number: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + number).unwrap()
+}
+
+/// As a refresh that failed twice leaves it; nothing of a tombstone.
+async fn fail(store: &Store, key: ConnectionKey) {
+    for count in 1..=2 {
+        let Claim::Won(claimed) = store.claim(&key, Duration::ZERO).await.unwrap() else { return };
+        let failure = Failure {
+            reason: Reason::RelinkRequired,
+            code: Some(50173),
+            since: Timestamp::UNIX_EPOCH,
+            count,
+            needs_person: count == 2,
+            lost: false,
+            case: None,
+            behind: None,
+        };
+        let (generation, fence) = (claimed.row.generation, claimed.row.fence);
+        let retry_at = Timestamp::UNIX_EPOCH;
+        let verdict = Verdict { key: key.clone(), generation, fence, failure, retry_at, change: None };
+        assert_eq!(store.record_failure(verdict).await.unwrap(), Cas::Won);
+    }
+}
+
+async fn everything(
+    store: &Store,
+) -> (Vec<(ConnectionRow, Option<Timestamp>)>, Vec<LinkRow>, Vec<IntegrationRow>) {
     let mut all = (Vec::new(), Vec::new(), Vec::new());
     let mut next = Some(Cursor::Start);
     while let Some(cursor) = next {
@@ -91,12 +129,24 @@ async fn a_store_moves_into_a_database_and_back_and_loses_nothing() {
     let moving = Moving::a_full_file().await;
     let before = everything(&moving.file.open().await).await;
     assert_eq!((before.0.len(), before.1.len(), before.2.len()), (450, 3, 3));
+    for (what, is_there) in [
+        ("a tombstone", before.0.iter().any(|(row, _)| !row.live)),
+        ("a failure", before.0.iter().any(|(row, _)| row.failure.as_ref().is_some_and(|f| f.needs_person))),
+        ("a pause", before.0.iter().any(|(row, _)| row.retry_at.is_some())),
+        ("a fence", before.0.iter().any(|(row, _)| row.fence == 2)),
+        ("a plan", before.0.iter().any(|(row, _)| row.refresh_at.is_some())),
+        ("an end", before.0.iter().any(|(_, grant_until)| *grant_until == Some(dies(3)))),
+    ] {
+        assert!(is_there, "nothing to lose: {what}");
+    }
+    let expiring = moving.file.open().await.expiring_grants(dies(0)..dies(450), 450).await.unwrap();
 
     let copied = moving.copy(&moving.place(), &moving.database).await.unwrap();
 
     assert_eq!(copied.count, Count { connections: 450, links: 3, integrations: 3 });
     let there = moving.try_open(&moving.database).await.unwrap();
     assert_eq!(everything(&there).await, before);
+    assert_eq!(there.expiring_grants(dies(0)..dies(450), 450).await.unwrap(), expiring);
     assert_eq!(
         (there.store_id().as_str(), there.wrapped_keyring().await.unwrap()),
         ("store-1", b"keyring".into())

@@ -6,12 +6,14 @@
 //!    that the same key file opens them there.
 //! 2. At no moment two stores of one id may be served. The old one is marked before the new one is made, and
 //!    the new one is served only after the old one says that it moved; a copy that breaks off leaves neither.
+//!    From the mark on the old one takes no write: of a file this process holds the lock, and a database
+//!    refuses, also those whom nobody saw.
 //! 3. It may be run again until it is done: what is there already is skipped, nothing newer is overwritten.
 
 use std::sync::Arc;
 
 use super::error::StoreError;
-use super::rows::{Count, Cursor, Page, Relocation};
+use super::rows::{Cas, Count, Cursor, Page, Relocation};
 use super::{Backend, Store, StorePlace};
 use crate::clock::Clock;
 use crate::ids::StoreId;
@@ -30,6 +32,10 @@ pub enum CopyError {
     SamePlace,
     #[error("{others} connections of brokers use {from}: stop them all first")]
     InUse { from: String, others: i64 },
+    #[error("a broker refreshes a connection in {from}: stop all brokers, and run this again in a minute")]
+    Refreshing { from: String },
+    #[error("another `store copy` moves {from} too: run this again when it has ended")]
+    Overtaken { from: String },
     #[error(
         "{from} and {to} both hold the store {store_id}: find out which one is in use, and remove the other"
     )]
@@ -50,15 +56,17 @@ impl Store {
         ask!(self.relocation())
     }
 
-    async fn set_relocation(&self, relocation: Relocation) -> Result<(), StoreError> {
-        ask!(self.set_relocation(relocation))
+    /// Won if it stood as expected, and (where it is to leave) no lease was in force.
+    async fn set_relocation(&self, expected: Relocation, next: Relocation) -> Result<Cas, StoreError> {
+        ask!(self.set_relocation(expected, next))
     }
 
     pub(super) async fn page(&self, from: Cursor, rows: usize) -> Result<Page, StoreError> {
         ask!(self.page(from, rows))
     }
 
-    async fn fill(&self, page: Page) -> Result<(), StoreError> {
+    /// Won if it is still arriving.
+    pub(super) async fn fill(&self, page: Page) -> Result<Cas, StoreError> {
         ask!(self.fill(page))
     }
 
@@ -80,19 +88,26 @@ pub async fn copy(
     }
     let source = Store::open_wherever(from, clock.clone(), HOLDER).await?;
     source.check_unused(&names.0).await?;
-    let is_resumed = match source.relocation().await? {
-        Relocation::Home => false,
-        Relocation::Leaving(place) | Relocation::Moved(place) if place == names.1 => true,
+    let standing = source.relocation().await?;
+    match standing.clone() {
+        Relocation::Home => {}
+        Relocation::Leaving(place) | Relocation::Moved(place) if place == names.1 => {}
         Relocation::Arriving => return Err(StoreError::Arriving { place: names.0 }.into()),
         Relocation::Leaving(to) => return Err(StoreError::Leaving { place: names.0, to }.into()),
         Relocation::Moved(to) => return Err(StoreError::Moved { place: names.0, to }.into()),
-    };
+    }
+    let is_resumed = standing != Relocation::Home;
     let target = match Store::open_wherever(to, clock.clone(), HOLDER).await {
         Err(StoreError::NoStore(_)) => None,
         opened => Some(check_target(&source, opened?, &names).await?),
     };
-    if source.relocation().await? == Relocation::Home {
-        source.set_relocation(Relocation::Leaving(names.1.clone())).await?;
+    let leaving = Relocation::Leaving(names.1.clone());
+    if !is_resumed && source.set_relocation(Relocation::Home, leaving.clone()).await? == Cas::Lost {
+        let from = names.0;
+        return Err(match source.relocation().await? {
+            Relocation::Home => CopyError::Refreshing { from },
+            _ => CopyError::Overtaken { from },
+        });
     }
     let target = if let Some(target) = target {
         target
@@ -102,10 +117,17 @@ pub async fn copy(
         Store::open_wherever(to, clock, HOLDER).await?
     };
     let count = fill(&source, &target, &names, progress).await?;
-    source.set_relocation(Relocation::Moved(names.1)).await?;
+    let moved = Relocation::Moved(names.1);
+    let marked = if standing == moved { Cas::Won } else { source.set_relocation(leaving, moved).await? };
     source.compact().await?;
-    target.set_relocation(Relocation::Home).await?;
-    Ok(Copied { count, is_resumed })
+    let handed_over = match marked {
+        Cas::Won => target.set_relocation(Relocation::Arriving, Relocation::Home).await?,
+        Cas::Lost => Cas::Lost,
+    };
+    match handed_over {
+        Cas::Won => Ok(Copied { count, is_resumed }),
+        Cas::Lost => Err(CopyError::Overtaken { from: names.0 }),
+    }
 }
 
 /// Only what an earlier copy of the same store left may be filled.
@@ -140,7 +162,9 @@ async fn fill(
         let mut page = source.page(cursor, ROWS_AT_ONCE).await?;
         next = page.next.take();
         copied += [page.connections.len(), page.links.len(), page.integrations.len()].iter().sum::<usize>();
-        target.fill(page).await?;
+        if target.fill(page).await? == Cas::Lost {
+            return Err(CopyError::Overtaken { from: from.clone() });
+        }
         progress(copied as u64, wanted.connections + wanted.links + wanted.integrations);
     }
     let found = target.count().await?;

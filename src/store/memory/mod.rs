@@ -22,7 +22,7 @@ pub use self::line::{Fault, MemoryLine};
 use self::news::Ear;
 pub(super) use self::news::MemoryNews;
 use super::error::StoreError;
-use super::rows::{ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, News, Page, Relocation};
+use super::rows::{Cas, ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, News, Page, Relocation};
 use super::{Backend, Store};
 use crate::clock::Clock;
 use crate::connection::ConnectionKey;
@@ -189,7 +189,7 @@ impl MemoryHandle {
         Ok(Relocation::Home)
     }
 
-    pub(super) async fn set_relocation(&self, _: Relocation) -> Result<(), StoreError> {
+    pub(super) async fn set_relocation(&self, _: Relocation, _: Relocation) -> Result<Cas, StoreError> {
         unreachable!("a store in memory stays where it is")
     }
 
@@ -197,7 +197,7 @@ impl MemoryHandle {
         unreachable!("a store in memory stays where it is")
     }
 
-    pub(super) async fn fill(&self, _: Page) -> Result<(), StoreError> {
+    pub(super) async fn fill(&self, _: Page) -> Result<Cas, StoreError> {
         unreachable!("a store in memory stays where it is")
     }
 

@@ -16,6 +16,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::store::error::StoreError;
+use crate::store::rows::Relocation;
 
 pub(super) struct Lent {
     /// Taken by `done`.
@@ -109,6 +110,13 @@ impl Drop for Lent {
 pub(super) fn explain(doing: &'static str, place: &str, source: tokio_postgres::Error) -> StoreError {
     let place = place.to_owned();
     match source.code() {
+        Some(code) if code.code() == LEFT => {
+            match Relocation::parse(source.as_db_error().map(tokio_postgres::error::DbError::message)) {
+                Relocation::Moved(to) => StoreError::Moved { place, to },
+                Relocation::Leaving(to) => StoreError::Leaving { place, to },
+                Relocation::Home | Relocation::Arriving => StoreError::Postgres { doing, place, source },
+            }
+        }
         Some(code) if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME => {
             StoreError::NoStore(place)
         }
@@ -125,6 +133,8 @@ pub(super) fn explain(doing: &'static str, place: &str, source: tokio_postgres::
     }
 }
 
+/// What a write fails with in a store that is on its way to another place: `store copy` sees to that.
+const LEFT: &str = "AZ001";
 /// For a connection of the pool, one that must be made included.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Below a caller's ten seconds, so that the reason is told, and far above what any statement takes.

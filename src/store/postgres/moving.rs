@@ -1,4 +1,11 @@
 //! Everything a store keeps, page by page, out of one and into another.
+//!
+//! # Invariants
+//!
+//! 1. From the moment a store is marked as leaving, the database itself refuses every write of connections,
+//!    links and integrations, whoever asks: a replica that nobody saw, because it was cut off or started a
+//!    moment ago, cannot commit into rows that were copied already (P4).
+//! 2. A store is filled only as long as it is marked as arriving.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -7,7 +14,7 @@ use super::Postgres;
 use super::lent::{Lent, Parameters};
 use super::rows::{connection, integration, link, micros, time};
 use crate::store::error::StoreError;
-use crate::store::rows::{ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, Page, Relocation};
+use crate::store::rows::{Cas, ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, Page, Relocation};
 
 impl Postgres {
     pub(in crate::store) async fn relocation(&self) -> Result<Relocation, StoreError> {
@@ -17,11 +24,26 @@ impl Postgres {
         Ok(Relocation::parse(row.and_then(|row| row.get::<_, Option<String>>(0)).as_deref()))
     }
 
-    pub(in crate::store) async fn set_relocation(&self, relocation: Relocation) -> Result<(), StoreError> {
+    /// Leaving is refused while a refresh is under way: what it gets from Entra could not be written.
+    pub(in crate::store) async fn set_relocation(
+        &self,
+        expected: Relocation,
+        next: Relocation,
+    ) -> Result<Cas, StoreError> {
         let lent = self.lend("note where the store stands").await?;
-        lent.execute("UPDATE azdo_broker.store SET relocation = $1", &[&relocation.text()]).await?;
+        let is_leaving = matches!(next, Relocation::Leaving(_));
+        // What is asked after the lock was had sees what was waited for.
+        lent.batch("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        if is_leaving {
+            lent.batch(REFUSE_WRITES).await?;
+        }
+        let sql = "UPDATE azdo_broker.store SET relocation = $2 WHERE relocation IS NOT DISTINCT FROM $1
+                   AND NOT ($3 AND EXISTS (SELECT 1 FROM azdo_broker.connections
+                                           WHERE live AND lease_until > azdo_broker.store_now()))";
+        let changed = lent.execute(sql, &[&expected.text(), &next.text(), &is_leaving]).await?;
+        lent.batch(if changed == 0 { "ROLLBACK" } else { "COMMIT" }).await?;
         lent.done();
-        Ok(())
+        Ok(Cas::of_changed_rows(usize::try_from(changed).unwrap_or(usize::MAX)))
     }
 
     /// How many others are connected to this store: replicas that would write while it is copied.
@@ -66,9 +88,16 @@ impl Postgres {
         Ok(page)
     }
 
-    pub(in crate::store) async fn fill(&self, page: Page) -> Result<(), StoreError> {
+    pub(in crate::store) async fn fill(&self, page: Page) -> Result<Cas, StoreError> {
         let lent = self.lend("fill the store").await?;
         lent.batch("BEGIN").await?;
+        // Another copy ends its work only after this page: what is served then is not filled with what is old.
+        let arriving = "SELECT 1 FROM azdo_broker.store WHERE relocation = $1 FOR SHARE";
+        if lent.row(arriving, &[&Relocation::Arriving.text()]).await?.is_none() {
+            lent.batch("ROLLBACK").await?;
+            lent.done();
+            return Ok(Cas::Lost);
+        }
         for (row, grant_until) in &page.connections {
             put_connection(&lent, row, *grant_until).await?;
         }
@@ -80,7 +109,7 @@ impl Postgres {
         }
         lent.batch("COMMIT").await?;
         lent.done();
-        Ok(())
+        Ok(Cas::Won)
     }
 
     pub(in crate::store) async fn count(&self) -> Result<Count, StoreError> {
@@ -150,3 +179,22 @@ async fn put_integration(lent: &Lent, row: &IntegrationRow) -> Result<(), StoreE
                ON CONFLICT (account) DO UPDATE SET version = $2, sealed = $3";
     lent.execute(sql, &[&row.account.as_str(), &row.version, &row.sealed]).await.map(drop)
 }
+
+/// A trigger takes a lock on its table that waits for every write that has begun, and whoever waits for that
+/// lock meets the trigger: when this is committed, no write is under way and none begins. The code is
+/// what [`explain`](super::lent::explain) knows, the message where the store stands. A probe is refused too, so that a replica
+/// which goes on learns of it without being asked for anything.
+const REFUSE_WRITES: &str = "
+CREATE OR REPLACE FUNCTION azdo_broker.refuse_write() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'AZ001',
+        MESSAGE = coalesce((SELECT relocation FROM azdo_broker.store), 'leaving');
+END $$;
+CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON azdo_broker.connections
+    FOR EACH STATEMENT EXECUTE FUNCTION azdo_broker.refuse_write();
+CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON azdo_broker.links
+    FOR EACH STATEMENT EXECUTE FUNCTION azdo_broker.refuse_write();
+CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON azdo_broker.integrations
+    FOR EACH STATEMENT EXECUTE FUNCTION azdo_broker.refuse_write();
+CREATE TRIGGER refuse_write BEFORE UPDATE OF probed_at ON azdo_broker.store
+    FOR EACH STATEMENT EXECUTE FUNCTION azdo_broker.refuse_write()";

@@ -6,7 +6,7 @@ use rusqlite::{Transaction, params};
 use super::columns::{limit, micros, time};
 use super::{Sqlite, connections, integrations, links};
 use crate::store::error::StoreError;
-use crate::store::rows::{ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, Page, Relocation};
+use crate::store::rows::{Cas, ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, Page, Relocation};
 
 impl Sqlite {
     pub(in crate::store) async fn relocation(&self) -> Result<Relocation, StoreError> {
@@ -18,9 +18,15 @@ impl Sqlite {
         .await
     }
 
-    pub(in crate::store) async fn set_relocation(&self, relocation: Relocation) -> Result<(), StoreError> {
-        self.write("note where the store stands", move |at| {
-            at.tx.execute("UPDATE store SET relocation = ?1", [relocation.text()]).map(drop)
+    /// Nobody else writes: the lock of this process keeps them out.
+    pub(in crate::store) async fn set_relocation(
+        &self,
+        expected: Relocation,
+        next: Relocation,
+    ) -> Result<Cas, StoreError> {
+        self.swap("note where the store stands", move |at| {
+            let sql = "UPDATE store SET relocation = ?2 WHERE relocation IS ?1";
+            at.tx.execute(sql, [expected.text(), next.text()]).map(Cas::of_changed_rows)
         })
         .await
     }
@@ -29,13 +35,14 @@ impl Sqlite {
         self.read("read the store", move |at| page(at.tx, &from, rows)).await
     }
 
-    pub(in crate::store) async fn fill(&self, page: Page) -> Result<(), StoreError> {
-        self.write("fill the store", move |at| {
+    pub(in crate::store) async fn fill(&self, page: Page) -> Result<Cas, StoreError> {
+        self.swap("fill the store", move |at| {
             page.connections
                 .iter()
                 .try_for_each(|(row, grant_until)| put_connection(at.tx, row, *grant_until))?;
             page.links.iter().try_for_each(|row| put_link(at.tx, row))?;
-            page.integrations.iter().try_for_each(|row| put_integration(at.tx, row))
+            page.integrations.iter().try_for_each(|row| put_integration(at.tx, row))?;
+            Ok(Cas::Won)
         })
         .await
     }

@@ -1,8 +1,10 @@
 //! A store moves: whole, marked, and never twice at once.
 
+use rustix::fs::{FlockOperation, flock};
+
 use super::*;
 use crate::connection::Failure;
-use crate::store::rows::Cursor;
+use crate::store::rows::{Cursor, Page};
 use crate::testing::TestPostgres;
 
 struct Moving {
@@ -37,18 +39,9 @@ impl Moving {
         }
         for number in 0..3 {
             let account: AccountId = format!("account-{number:04}").parse().unwrap();
-            let row = IntegrationRow { account: account.clone(), version: 3, sealed: b"integration".into() };
+            let row = IntegrationRow { account, version: 3, sealed: b"integration".into() };
             assert_eq!(store.put_integration(None, row).await.unwrap(), Cas::Won);
-            let link = LinkRow {
-                id: format!("link-{number}").parse().unwrap(),
-                key: ConnectionKey { account, role: Role::ServiceUser },
-                state_hash: format!("state {number}"),
-                version: 2,
-                open: number == 0,
-                expires_at: Timestamp::UNIX_EPOCH,
-                sealed: b"link".into(),
-            };
-            store.insert_link(link).await.unwrap();
+            store.insert_link(link(number)).await.unwrap();
         }
         drop(store);
         let server = TestPostgres::start();
@@ -78,10 +71,34 @@ impl Moving {
         }
     }
 
+    /// No broker has a connection to the database any more, and the server has noticed.
+    async fn cut_off(&self) {
+        let cut = "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = 'broker0'";
+        self.server.execute("postgres", cut).await;
+    }
+
     async fn try_open(&self, place: &StorePlace) -> Result<Store, String> {
         let clock: Arc<dyn Clock> = self.file.clock.clone();
         Store::open(place, clock, "test").await.map_err(|error| error.to_string())
     }
+}
+
+fn link(number: i64) -> LinkRow {
+    let account = format!("account-{number:04}").parse().unwrap();
+    LinkRow {
+        id: format!("link-{number}").parse().unwrap(),
+        key: ConnectionKey { account, role: Role::ServiceUser },
+        state_hash: format!("state {number}"),
+        version: 2,
+        open: number == 0,
+        expires_at: Timestamp::UNIX_EPOCH,
+        sealed: b"link".into(),
+    }
+}
+
+/// Until it reaches the database again. Reads go on, whatever becomes of the store.
+async fn back(replica: &Store) {
+    while replica.connection(&key()).await.is_err() {}
 }
 
 fn dies(number: i64) -> Timestamp {
@@ -146,6 +163,7 @@ async fn a_store_moves_into_a_database_and_back_and_loses_nothing() {
     assert_eq!(copied.count, Count { connections: 450, links: 3, integrations: 3 });
     let there = moving.try_open(&moving.database).await.unwrap();
     assert_eq!(everything(&there).await, before);
+    assert_eq!(there.fill(Page::default()).await.unwrap(), Cas::Lost, "what may be served is not filled");
     assert_eq!(there.expiring_grants(dies(0)..dies(450), 450).await.unwrap(), expiring);
     assert_eq!(
         (there.store_id().as_str(), there.wrapped_keyring().await.unwrap()),
@@ -197,6 +215,94 @@ async fn a_copy_that_breaks_off_leaves_none_to_serve_and_goes_on_where_it_was() 
 
     assert!(copied.is_resumed);
     assert_eq!(everything(&moving.try_open(&moving.database).await.unwrap()).await, before);
+}
+
+#[tokio::test]
+async fn a_file_is_not_moved_under_a_broker_and_no_broker_comes_up_meanwhile() {
+    let moving = Moving::a_full_file().await;
+    let served = moving.file.open().await;
+    let refused = moving.copy(&moving.place(), &moving.database).await.unwrap_err();
+    assert!(refused.contains("another azdo-broker uses"), "{refused}");
+    let untouched = moving.try_open(&moving.database).await.err().unwrap();
+    assert!(untouched.contains("there is no store"), "{untouched}");
+    drop(served);
+
+    let lock = fs::File::open(moving.file.beside(".lock")).unwrap();
+    let mut looks = 0;
+    let mut look = |_, _| {
+        looks += 1;
+        assert!(flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err(), "a broker would come up");
+    };
+    copy(&moving.place(), &moving.database, moving.file.clock.clone(), &mut look).await.unwrap();
+    assert!(3 < looks, "{looks}");
+}
+
+/// P4: it was cut off when somebody looked who uses the store, and comes back.
+#[tokio::test]
+async fn a_replica_that_nobody_saw_can_write_nothing_into_a_database_that_leaves() {
+    let moving = Moving::a_full_file().await;
+    moving.copy(&moving.place(), &moving.database).await.unwrap();
+    let replica = moving.try_open(&moving.database).await.unwrap();
+    assert_eq!(replica.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
+    let home = StorePlace::from(moving.file.directory.path().join("home.db"));
+
+    let Claim::Won(claimed) = replica.claim(&key(), Duration::from_mins(5)).await.unwrap() else { panic!() };
+    moving.cut_off().await;
+    let refused = moving.copy(&moving.database, &home).await.unwrap_err();
+    assert!(refused.contains("a broker refreshes a connection"), "{refused}");
+    back(&replica).await;
+    assert_eq!(replica.commit(write(Some(1), 2, b"refreshed")).await.unwrap(), Cas::Won, "nothing changed");
+    assert_eq!(claimed.row.generation, Generation(1));
+
+    let before = everything(&replica).await;
+    for (until, sentence) in [(200, "is being copied to"), (u64::MAX, "was moved to")] {
+        moving.cut_off().await;
+        let copied = moving.copy_until(until, &moving.database, &home).await;
+        assert_eq!(copied.is_ok(), until == u64::MAX, "{copied:?}");
+        back(&replica).await;
+        let refused = [
+            replica.commit(write(Some(2), 3, b"lost")).await.map(drop),
+            replica.connect(2, link(0), write(Some(2), 3, b"lost")).await.map(drop),
+            replica.claim(&key(), Duration::from_mins(5)).await.map(drop),
+            replica.claim_due(10, Duration::from_mins(5)).await.map(drop),
+            replica.insert_link(link(7)).await,
+            replica.delete_links(Timestamp::MAX).await.map(drop),
+            replica.delete_integration(&"account-0000".parse().unwrap(), 3).await.map(drop),
+            replica.probe().await,
+        ];
+        for (number, refused) in refused.into_iter().enumerate() {
+            let refused = refused.expect_err("written").to_string();
+            assert!(refused.contains(sentence), "{number}: {refused}");
+        }
+    }
+    assert_eq!(everything(&moving.try_open(&home).await.unwrap()).await, before);
+}
+
+#[tokio::test]
+async fn what_is_being_written_when_a_database_leaves_comes_along() {
+    let moving = Moving::a_full_file().await;
+    moving.copy(&moving.place(), &moving.database).await.unwrap();
+    moving.cut_off().await;
+    let home = StorePlace::from(moving.file.directory.path().join("home.db"));
+    let (client, connection) =
+        tokio_postgres::connect(&moving.server.url("broker0"), tokio_postgres::NoTls).await.unwrap();
+    let writing = async {
+        let begin =
+            "BEGIN; UPDATE azdo_broker.connections SET generation = 99 WHERE account = 'account-0000'";
+        client.batch_execute(begin).await.unwrap();
+        let waits = async {
+            while client.query("SELECT 1 FROM pg_locks WHERE NOT granted", &[]).await.unwrap().is_empty() {}
+            client.batch_execute("COMMIT").await.unwrap();
+        };
+        let (copied, ()) = tokio::join!(moving.copy(&moving.database, &home), waits);
+        drop(client);
+        copied
+    };
+    let (copied, _ended) = tokio::join!(writing, connection);
+    copied.unwrap();
+
+    let copied = everything(&moving.try_open(&home).await.unwrap()).await.0;
+    assert_eq!((copied.len(), copied[0].0.generation), (450, Generation(99)));
 }
 
 #[tokio::test]

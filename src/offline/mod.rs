@@ -92,8 +92,13 @@ pub async fn store_copy(
             progress(format!("{copied} of {all} rows"));
         }
     };
-    let Copied { count, is_resumed } =
-        copy(&from.store, &to.store, Arc::new(SystemClock::default()), &mut tell).await?;
+    let copied = copy(&from.store, &to.store, Arc::new(SystemClock::default()), &mut tell).await?;
+    let Copied::Whole { count, is_resumed } = copied else {
+        return Ok(format!(
+            "{} was already moved to {}: serve that one, with the same key file",
+            from.store, to.store
+        ));
+    };
     let resumed = if is_resumed { " (resumed)" } else { "" };
     Ok(format!(
         "moved {} connections, {} links and {} integrations from {} to {}{resumed}: serve that one, with the same key file",

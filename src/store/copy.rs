@@ -18,12 +18,13 @@ use super::{Backend, Store, StorePlace};
 use crate::clock::Clock;
 use crate::ids::StoreId;
 
-/// What was copied.
+/// How a copy ended well.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Copied {
-    pub count: Count,
-    /// An earlier copy had broken off.
-    pub is_resumed: bool,
+pub enum Copied {
+    /// All is there; perhaps after an earlier copy that had broken off.
+    Whole { count: Count, is_resumed: bool },
+    /// An earlier copy had done it all. Nothing was touched.
+    Before,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,10 @@ pub enum CopyError {
         "{from} and {to} both hold the store {store_id}: find out which one is in use, and remove the other"
     )]
     Twins { from: String, to: String, store_id: StoreId },
+    #[error(
+        "{from} was moved to {to}, and nothing is there any more: restore a backup of it; what {from} has is old"
+    )]
+    Gone { from: String, to: String },
     #[error("{to} holds another store: name an empty place to copy to")]
     Other { to: String },
     #[error(
@@ -97,11 +102,22 @@ pub async fn copy(
         Relocation::Moved(to) => return Err(StoreError::Moved { place: names.0, to }.into()),
     }
     let is_resumed = standing != Relocation::Home;
+    let (leaving, moved) = (Relocation::Leaving(names.1.clone()), Relocation::Moved(names.1.clone()));
     let target = match Store::open_wherever(to, clock.clone(), HOLDER).await {
+        // It was whole there before anybody was told so.
+        Err(StoreError::NoStore(_)) if standing == moved => {
+            return Err(CopyError::Gone { from: names.0, to: names.1 });
+        }
         Err(StoreError::NoStore(_)) => None,
-        opened => Some(check_target(&source, opened?, &names).await?),
+        opened => {
+            let target = opened?;
+            let is_same = target.store_id() == source.store_id();
+            if is_same && standing == moved && target.relocation().await? == Relocation::Home {
+                return Ok(Copied::Before);
+            }
+            Some(check_target(&source, target, &names).await?)
+        }
     };
-    let leaving = Relocation::Leaving(names.1.clone());
     if !is_resumed && source.set_relocation(Relocation::Home, leaving.clone()).await? == Cas::Lost {
         let from = names.0;
         return Err(match source.relocation().await? {
@@ -117,7 +133,6 @@ pub async fn copy(
         Store::open_wherever(to, clock, HOLDER).await?
     };
     let count = fill(&source, &target, &names, progress).await?;
-    let moved = Relocation::Moved(names.1);
     let marked = if standing == moved { Cas::Won } else { source.set_relocation(leaving, moved).await? };
     source.compact().await?;
     let handed_over = match marked {
@@ -125,7 +140,7 @@ pub async fn copy(
         Cas::Lost => Cas::Lost,
     };
     match handed_over {
-        Cas::Won => Ok(Copied { count, is_resumed }),
+        Cas::Won => Ok(Copied::Whole { count, is_resumed }),
         Cas::Lost => Err(CopyError::Overtaken { from: names.0 }),
     }
 }

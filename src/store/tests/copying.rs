@@ -160,7 +160,8 @@ async fn a_store_moves_into_a_database_and_back_and_loses_nothing() {
 
     let copied = moving.copy(&moving.place(), &moving.database).await.unwrap();
 
-    assert_eq!(copied.count, Count { connections: 450, links: 3, integrations: 3 });
+    let count = Count { connections: 450, links: 3, integrations: 3 };
+    assert_eq!(copied, Copied::Whole { count, is_resumed: false });
     let there = moving.try_open(&moving.database).await.unwrap();
     assert_eq!(everything(&there).await, before);
     assert_eq!(there.fill(Page::default()).await.unwrap(), Cas::Lost, "what may be served is not filled");
@@ -171,8 +172,11 @@ async fn a_store_moves_into_a_database_and_back_and_loses_nothing() {
     );
     let old = moving.try_open(&moving.place()).await.err().unwrap();
     assert!(old.contains(&format!("was moved to {}: serve that one", moving.database)), "{old}");
-    let again = moving.copy(&moving.place(), &moving.database).await.unwrap_err();
-    assert!(again.contains("both hold the store store-1"), "{again}");
+    assert_eq!(there.commit(write(None, 1, b"newer")).await.unwrap(), Cas::Won);
+    let again = moving.copy(&moving.place(), &moving.database).await.unwrap();
+    assert_eq!(again, Copied::Before, "what is served since is left alone");
+    assert_eq!(there.connection(&key()).await.unwrap().row.unwrap().sealed, b"newer");
+    let before = everything(&there).await;
 
     let home = moving.file.directory.path().join("home.db");
     let busy = moving.copy(&moving.database, &home.clone().into()).await.unwrap_err();
@@ -187,9 +191,14 @@ async fn a_store_moves_into_a_database_and_back_and_loses_nothing() {
         }
     };
     let back = tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
-    assert_eq!(back.count, copied.count);
-    assert_eq!(everything(&moving.try_open(&home.into()).await.unwrap()).await, before);
+    let count = Count { connections: 451, ..count };
+    assert_eq!(back, Copied::Whole { count, is_resumed: false });
+    assert_eq!(everything(&moving.try_open(&home.clone().into()).await.unwrap()).await, before);
     assert!(moving.try_open(&moving.database).await.is_err(), "moved");
+
+    fs::remove_file(&home).unwrap();
+    let gone = moving.copy(&moving.database, &home.into()).await.unwrap_err();
+    assert!(gone.contains("nothing is there any more: restore a backup"), "{gone}");
 }
 
 #[tokio::test]
@@ -213,7 +222,7 @@ async fn a_copy_that_breaks_off_leaves_none_to_serve_and_goes_on_where_it_was() 
 
     let copied = moving.copy(&moving.place(), &moving.database).await.unwrap();
 
-    assert!(copied.is_resumed);
+    assert!(matches!(copied, Copied::Whole { is_resumed: true, .. }), "{copied:?}");
     assert_eq!(everything(&moving.try_open(&moving.database).await.unwrap()).await, before);
 }
 
@@ -229,11 +238,11 @@ async fn a_file_is_not_moved_under_a_broker_and_no_broker_comes_up_meanwhile() {
 
     let lock = fs::File::open(moving.file.beside(".lock")).unwrap();
     let mut looks = 0;
-    let mut look = |_, _| {
+    let mut told = |_, _| {
         looks += 1;
         assert!(flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err(), "a broker would come up");
     };
-    copy(&moving.place(), &moving.database, moving.file.clock.clone(), &mut look).await.unwrap();
+    copy(&moving.place(), &moving.database, moving.file.clock.clone(), &mut told).await.unwrap();
     assert!(3 < looks, "{looks}");
 }
 

@@ -17,4 +17,5 @@ mod helper;
 mod kill;
 mod restore;
 mod stop;
+mod store_copy;
 mod support;

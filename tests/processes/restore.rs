@@ -1,16 +1,16 @@
 //! A backup of the store is put back by hand, as an operator would: what to see, and what to do then.
 
-use crate::support::{Given, until};
+use crate::support::Given;
 
 /// Design 6.13: nobody who was disconnected since comes back unnoticed, and an operator who meant it says so.
 #[tokio::test]
 async fn a_restored_backup_is_refused_by_name_listed_and_then_accepted() {
     let mut given = Given::a_linked_broker().await;
-    stop(&mut given).await;
+    given.stop().await;
     let backup = given.home.read(STORE);
     given.restart().await;
     given.home.run(&["connections", "disconnect", "service-user", "--yes"]).await.done();
-    stop(&mut given).await;
+    given.stop().await;
 
     given.home.write(STORE, backup);
     given.restart().await;
@@ -32,14 +32,6 @@ async fn a_restored_backup_is_refused_by_name_listed_and_then_accepted() {
     given.broker.kill().await;
     given.restart().await;
     given.home.run(&["token"]).await.done();
-}
-
-/// A store may be copied when its last connection has taken the write-ahead log with it.
-async fn stop(given: &mut Given) {
-    given.broker.tell_to_stop();
-    given.broker.ended().await;
-    let wal = given.home.path("azdo-broker.db-wal");
-    until("the store is closed", async || (!wal.exists()).then_some(())).await;
 }
 
 const STORE: &str = "azdo-broker.db";

@@ -56,6 +56,15 @@ impl Given {
         requests.filter(|request| request.grant_type != "client_credentials").collect()
     }
 
+    /// Stops it as an operator would. A store may be copied when its last connection has taken the write-ahead
+    /// log with it.
+    pub(crate) async fn stop(&mut self) {
+        self.broker.tell_to_stop();
+        self.broker.ended().await;
+        let wal = self.home.path("azdo-broker.db-wal");
+        until("the store is closed", async || (!wal.exists()).then_some(())).await;
+    }
+
     /// Starts it again, in the same folder.
     pub(crate) async fn restart(&mut self) {
         self.broker = Broker::start(&self.home).await;

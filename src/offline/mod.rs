@@ -93,13 +93,16 @@ pub async fn store_copy(
         }
     };
     let copied = copy(&from.store, &to.store, Arc::new(SystemClock::default()), &mut tell).await?;
-    let Copied::Whole { count, is_resumed } = copied else {
+    let Copied::Whole { count, is_resumed, left_out } = copied else {
         return Ok(format!(
             "{} was already moved to {}: serve that one, with the same key file",
             from.store, to.store
         ));
     };
     let resumed = if is_resumed { " (resumed)" } else { "" };
+    if 0 < left_out {
+        progress(format!("{left_out} rows name nothing and stay behind"));
+    }
     Ok(format!(
         "moved {} connections, {} links and {} integrations from {} to {}{resumed}: serve that one, with the same key file",
         count.connections, count.links, count.integrations, from.store, to.store

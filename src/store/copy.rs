@@ -21,8 +21,8 @@ use crate::ids::StoreId;
 /// How a copy ended well.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Copied {
-    /// All is there; perhaps after an earlier copy that had broken off.
-    Whole { count: Count, is_resumed: bool },
+    /// All is there that names something; perhaps after an earlier copy that had broken off.
+    Whole { count: Count, is_resumed: bool, left_out: u64 },
     /// An earlier copy had done it all. Nothing was touched.
     Before,
 }
@@ -132,7 +132,7 @@ pub async fn copy(
         Store::create_as(to, source.store_id(), &keyring, &Relocation::Arriving).await?;
         Store::open_wherever(to, clock, HOLDER).await?
     };
-    let count = fill(&source, &target, &names, progress).await?;
+    let (count, left_out) = fill(&source, &target, &names, progress).await?;
     let marked = if standing == moved { Cas::Won } else { source.set_relocation(leaving, moved).await? };
     source.compact().await?;
     let handed_over = match marked {
@@ -140,7 +140,7 @@ pub async fn copy(
         Cas::Lost => Cas::Lost,
     };
     match handed_over {
-        Cas::Won => Ok(Copied::Whole { count, is_resumed }),
+        Cas::Won => Ok(Copied::Whole { count, is_resumed, left_out }),
         Cas::Lost => Err(CopyError::Overtaken { from: names.0 }),
     }
 }
@@ -164,27 +164,28 @@ async fn check_target(
     }
 }
 
+/// How many rows are there, and how many were left out because they name nothing: nobody could ever find them.
 async fn fill(
     source: &Store,
     target: &Store,
     (from, to): &(String, String),
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Count, CopyError> {
-    let wanted = source.count().await?;
+) -> Result<(Count, u64), CopyError> {
+    let all = source.count().await?.all();
     let mut next = Some(Cursor::Start);
-    let mut copied = 0;
+    let mut wanted = Count::default();
     while let Some(cursor) = next {
         let mut page = source.page(cursor, ROWS_AT_ONCE).await?;
         next = page.next.take();
-        copied += [page.connections.len(), page.links.len(), page.integrations.len()].iter().sum::<usize>();
+        wanted.add(&page);
         if target.fill(page).await? == Cas::Lost {
             return Err(CopyError::Overtaken { from: from.clone() });
         }
-        progress(copied as u64, wanted.connections + wanted.links + wanted.integrations);
+        progress(wanted.all(), all);
     }
     let found = target.count().await?;
     if found == wanted {
-        Ok(found)
+        Ok((found, all.saturating_sub(found.all())))
     } else {
         Err(CopyError::Differs { from: from.clone(), to: to.clone(), found, wanted })
     }

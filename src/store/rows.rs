@@ -204,6 +204,18 @@ impl Relocation {
     }
 }
 
+impl Count {
+    pub(super) fn all(self) -> u64 {
+        self.connections + self.links + self.integrations
+    }
+
+    pub(super) fn add(&mut self, page: &Page) {
+        self.connections += page.connections.len() as u64;
+        self.links += page.links.len() as u64;
+        self.integrations += page.integrations.len() as u64;
+    }
+}
+
 impl Cas {
     /// Won if both were.
     pub fn and(self, other: Self) -> Self {

@@ -161,7 +161,7 @@ async fn a_store_moves_into_a_database_and_back_and_loses_nothing() {
     let copied = moving.copy(&moving.place(), &moving.database).await.unwrap();
 
     let count = Count { connections: 450, links: 3, integrations: 3 };
-    assert_eq!(copied, Copied::Whole { count, is_resumed: false });
+    assert_eq!(copied, Copied::Whole { count, is_resumed: false, left_out: 0 });
     let there = moving.try_open(&moving.database).await.unwrap();
     assert_eq!(everything(&there).await, before);
     assert_eq!(there.fill(Page::default()).await.unwrap(), Cas::Lost, "what may be served is not filled");
@@ -192,7 +192,7 @@ async fn a_store_moves_into_a_database_and_back_and_loses_nothing() {
     };
     let back = tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
     let count = Count { connections: 451, ..count };
-    assert_eq!(back, Copied::Whole { count, is_resumed: false });
+    assert_eq!(back, Copied::Whole { count, is_resumed: false, left_out: 0 });
     assert_eq!(everything(&moving.try_open(&home.clone().into()).await.unwrap()).await, before);
     assert!(moving.try_open(&moving.database).await.is_err(), "moved");
 
@@ -312,6 +312,24 @@ async fn what_is_being_written_when_a_database_leaves_comes_along() {
 
     let copied = everything(&moving.try_open(&home).await.unwrap()).await.0;
     assert_eq!((copied.len(), copied[0].0.generation), (450, Generation(99)));
+}
+
+/// P9: what nobody could ever find keeps nothing else from being moved.
+#[tokio::test]
+async fn rows_that_name_nothing_stay_behind_and_the_others_move() {
+    let moving = Moving::a_full_file().await;
+    let store = moving.file.open().await;
+    let before = everything(&store).await;
+    let edit = "INSERT INTO connections (account, role, generation, live, sealed) VALUES ('acme', 'administrator', 1, 1, x'00');
+                INSERT INTO integrations (account, version, sealed) VALUES ('no name', 1, x'00')";
+    sqlite_of(&store).write("edit", move |at| at.tx.execute_batch(edit)).await.unwrap();
+    drop(store);
+
+    let copied = moving.copy(&moving.place(), &moving.database).await.unwrap();
+
+    let count = Count { connections: 450, links: 3, integrations: 3 };
+    assert_eq!(copied, Copied::Whole { count, is_resumed: false, left_out: 2 });
+    assert_eq!(everything(&moving.try_open(&moving.database).await.unwrap()).await, before);
 }
 
 #[tokio::test]

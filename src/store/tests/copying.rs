@@ -109,16 +109,12 @@ fn dies(number: i64) -> Timestamp {
 async fn fail(store: &Store, key: ConnectionKey) {
     for count in 1..=2 {
         let Claim::Won(claimed) = store.claim(&key, Duration::ZERO).await.unwrap() else { return };
-        let failure = Failure {
-            reason: Reason::RelinkRequired,
+        let failure = Some(Failure {
             code: Some(50173),
-            since: Timestamp::UNIX_EPOCH,
             count,
             needs_person: count == 2,
-            lost: false,
-            case: None,
-            behind: None,
-        };
+            ..Failure::new(Reason::RelinkRequired, Timestamp::UNIX_EPOCH)
+        });
         let (generation, fence) = (claimed.row.generation, claimed.row.fence);
         let retry_at = Timestamp::UNIX_EPOCH;
         let verdict = Verdict { key: key.clone(), generation, fence, failure, retry_at, change: None };

@@ -47,6 +47,7 @@ impl Sweeper {
         }
     }
 
+    /// Deletes a bounded number of them: the next sweep goes on.
     async fn sweep_links(&self) -> Result<(), VaultError> {
         let ended = self.vault.end_expired_links().await?;
         let deleted = self.vault.delete_links(earlier(self.clock.now().wall, LINKS_KEPT)).await?;

@@ -294,9 +294,14 @@ impl Store {
         ask!(self.expired_links(limit))
     }
 
-    /// Deletes links, open ones too, and tells how many.
+    /// Deletes links, open ones too, the oldest first, and tells how many: a bounded number, so that nobody waits
+    /// long for the rows or the one writer of a file. Asked again it goes on.
     pub async fn delete_links(&self, expired_before: Timestamp) -> Result<usize, StoreError> {
-        ask!(self.delete_links(expired_before))
+        self.delete_some_links(expired_before, LINKS_DELETED_AT_ONCE).await
+    }
+
+    async fn delete_some_links(&self, expired_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        ask!(self.delete_links(expired_before, limit))
     }
 }
 
@@ -355,3 +360,6 @@ impl Store {
         ask!(self.integration_versions(accounts))
     }
 }
+
+/// What one statement deletes in well below a second.
+const LINKS_DELETED_AT_ONCE: usize = 1_000;

@@ -1,9 +1,12 @@
 //! Links, what is written with them, and integrations.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::super::{Cas, ConnectionWrite, IntegrationRow, LinkRow, Store, StoreError};
 use super::{key, load, name, now, won, write};
+use crate::clock::earlier;
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::AccountId;
 
@@ -51,14 +54,23 @@ pub(super) async fn links_that_ran_out_are_listed_while_they_are_open(
     Ok(())
 }
 
-pub(super) async fn expired_links_are_deleted(store: &Store) -> Result<(), StoreError> {
-    store.insert_link(link("old", 1)).await?;
+pub(super) async fn expired_links_are_deleted_the_oldest_first(store: &Store) -> Result<(), StoreError> {
+    let now = now(store).await?;
+    for (id, ran_out) in [("a", 1), ("c", 3), ("b", 2)] {
+        let expires_at = earlier(now, Duration::from_mins(60 - ran_out));
+        store.insert_link(LinkRow { expires_at, ..link(id, 1) }).await?;
+    }
     let young = LinkRow { expires_at: Timestamp::MAX, ..link("young", 1) };
     store.insert_link(young.clone()).await?;
 
-    assert_eq!(store.delete_links(now(store).await?).await?, 1);
+    assert_eq!(store.delete_some_links(now, 0).await?, 0);
+    assert_eq!(store.delete_some_links(now, 2).await?, 2, "no more than was asked for");
+    assert!(store.link(&name("c")).await?.row.is_some(), "the youngest of them is next");
+    assert_eq!(store.delete_links(now).await?, 1);
 
-    assert_eq!(store.link(&name("old")).await?.row, None);
+    for id in ["a", "b", "c"] {
+        assert_eq!(store.link(&name(id)).await?.row, None);
+    }
     assert_eq!(store.link(&young.id).await?.row, Some(young));
     Ok(())
 }

@@ -40,7 +40,7 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
         links::a_link_is_found_by_id_and_state(&make().await).await?;
         links::open_links_are_those_of_the_account_and_role(&make().await).await?;
         links::links_that_ran_out_are_listed_while_they_are_open(&make().await).await?;
-        links::expired_links_are_deleted(&make().await).await?;
+        links::expired_links_are_deleted_the_oldest_first(&make().await).await?;
         links::a_link_connects_with_all_that_belongs_to_it(&make().await).await?;
         links::a_lost_swap_connects_nothing(&make().await).await?;
         links::a_disconnect_ends_the_links_or_does_nothing(&make().await).await?;

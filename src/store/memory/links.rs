@@ -83,11 +83,17 @@ impl MemoryHandle {
     pub(in crate::store) async fn delete_links(
         &self,
         expired_before: Timestamp,
+        limit: usize,
     ) -> Result<usize, StoreError> {
         let delete = |at: &mut Work<'_>| {
-            let before = at.state.links.len();
-            at.state.links.retain(|_, row| expired_before <= row.expires_at);
-            before - at.state.links.len()
+            let old = at.state.links.values().filter(|row| row.expires_at < expired_before);
+            let mut old: Vec<_> = old.map(|row| (row.expires_at, row.id.clone())).collect();
+            old.sort();
+            old.truncate(limit);
+            for (_, id) in &old {
+                at.state.links.remove(id);
+            }
+            old.len()
         };
         self.work("delete old links", delete).await
     }

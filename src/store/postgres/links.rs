@@ -63,10 +63,15 @@ impl Postgres {
     pub(in crate::store) async fn delete_links(
         &self,
         expired_before: Timestamp,
+        limit: usize,
     ) -> Result<usize, StoreError> {
         let lent = self.lend("delete old links").await?;
-        let sql = "DELETE FROM azdo_broker.links WHERE expires_at < $1";
-        let deleted = lent.execute(sql, &[&micros(expired_before)]).await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        // What another replica deletes or changes at this moment is skipped, not waited for.
+        let sql = "DELETE FROM azdo_broker.links WHERE id = ANY (ARRAY (
+                       SELECT id FROM azdo_broker.links WHERE expires_at < $1
+                       ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))";
+        let deleted = lent.execute(sql, &[&micros(expired_before), &limit]).await?;
         lent.done();
         Ok(usize::try_from(deleted).unwrap_or(usize::MAX))
     }

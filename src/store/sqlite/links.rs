@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use super::columns::{micros, text, time};
+use super::columns::{self, micros, text, time};
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, LinkId};
 use crate::store::rows::{Cas, LinkRow, LinkWrite};
@@ -73,8 +73,7 @@ pub(in crate::store) fn list_expired(
         "SELECT id, account, role, state_hash, version, open, expires_at, sealed
          FROM links WHERE open = 1 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
     )?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![micros(now), limit], read)?;
+    let rows = statement.query_map(params![micros(now), columns::limit(limit)], read)?;
     rows.filter_map(Result::transpose).collect()
 }
 
@@ -107,8 +106,16 @@ pub(in crate::store) fn replace_all(tx: &Transaction<'_>, writes: &[LinkWrite]) 
     writes.iter().try_fold(Cas::Won, |before, (expected, row)| Ok(before.and(replace(tx, *expected, row)?)))
 }
 
-pub(in crate::store) fn delete(tx: &Transaction<'_>, expired_before: Timestamp) -> rusqlite::Result<usize> {
-    tx.prepare_cached("DELETE FROM links WHERE expires_at < ?1")?.execute([micros(expired_before)])
+pub(in crate::store) fn delete(
+    tx: &Transaction<'_>,
+    expired_before: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<usize> {
+    tx.prepare_cached(
+        "DELETE FROM links WHERE rowid IN (
+             SELECT rowid FROM links WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)",
+    )?
+    .execute(params![micros(expired_before), columns::limit(limit)])
 }
 
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<LinkRow>> {

@@ -176,8 +176,9 @@ impl Sqlite {
     pub(in crate::store) async fn delete_links(
         &self,
         expired_before: Timestamp,
+        limit: usize,
     ) -> Result<usize, StoreError> {
-        self.write("delete old links", move |at| links::delete(at.tx, expired_before)).await
+        self.write("delete old links", move |at| links::delete(at.tx, expired_before, limit)).await
     }
 }
 

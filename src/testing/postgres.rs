@@ -89,6 +89,36 @@ impl TestPostgres {
         let ((), _ended) = tokio::join!(work, connection);
     }
 
+    /// Everything a database holds, as statements that would make it again.
+    pub fn dump(&self, database: &str) -> String {
+        let dumped = run_as_nobody(&program("pg_dump"))
+            .args(["--inserts", "--dbname", &self.url(database)])
+            .output()
+            .expect("pg_dump can be run");
+        assert!(dumped.status.success(), "pg_dump: {}", String::from_utf8_lossy(&dumped.stderr));
+        let text = String::from_utf8_lossy(&dumped.stdout);
+        // Its lines for psql are random.
+        text.lines().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The first column of what a statement answers, as text.
+    pub async fn ask(&self, database: &str, sql: &str) -> Vec<String> {
+        let (client, connection) = tokio_postgres::connect(&self.url(database), tokio_postgres::NoTls)
+            .await
+            .expect("the server runs");
+        let work = async {
+            let answer = client.simple_query(sql).await.expect("the statement is good");
+            drop(client);
+            answer
+        };
+        let (answer, _ended) = tokio::join!(work, connection);
+        let first = |message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+            _ => None,
+        };
+        answer.into_iter().filter_map(first).collect()
+    }
+
     /// Lets the server stand still (`STOP`) or go on (`CONT`), all its processes.
     pub fn signal(&self, signal: &str) {
         let pid = self.server.id().to_string();

@@ -56,7 +56,7 @@ impl Postgres {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = "SELECT id, account, role, state_hash, version, open, expires_at, sealed
                    FROM azdo_broker.links
-                   WHERE open AND expires_at <= azdo_broker.store_now() ORDER BY expires_at LIMIT $1";
+                   WHERE open AND expires_at <= (SELECT azdo_broker.store_now()) ORDER BY expires_at LIMIT $1";
         self.list_links("list expired links", sql, &[&limit]).await
     }
 

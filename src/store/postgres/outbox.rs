@@ -148,7 +148,7 @@ ORDER BY xact, id";
 const TELL_LOSSES: &str = r#"
 WITH lost AS (
     SELECT account, role FROM azdo_broker.connections
-    WHERE live AND lease_until <= azdo_broker.store_now() AND strpos(failure, '"lost":true') > 0
+    WHERE live AND lease_until <= (SELECT azdo_broker.store_now()) AND strpos(failure, '"lost":true') > 0
     LIMIT $1 FOR UPDATE SKIP LOCKED),
 ended AS (
     UPDATE azdo_broker.connections c SET lease_holder = NULL, lease_until = NULL

@@ -48,9 +48,7 @@ pub(super) async fn check(lent: &Lent, place: &str) -> Result<StoreId, StoreErro
         return Err(StoreError::Damaged { place: place.to_owned(), what: "its table store is empty".into() });
     };
     let found: i64 = store.get(0);
-    if SCHEMA < found {
-        return Err(StoreError::Newer { place: place.to_owned(), found, known: SCHEMA });
-    }
+    refuse_newer(found, place)?;
     if found < FIRST {
         let what = format!("schema {found} never existed");
         return Err(StoreError::Damaged { place: place.to_owned(), what });
@@ -61,7 +59,10 @@ pub(super) async fn check(lent: &Lent, place: &str) -> Result<StoreId, StoreErro
         // for that holds the table, which the other wants to alter.
         lent.batch(ONE_AT_A_TIME).await?;
         let now = lent.row("SELECT schema FROM azdo_broker.store", &[]).await?;
-        migrate(lent, now.map_or(SCHEMA, |row| row.get(0))).await?;
+        let now = now.map_or(SCHEMA, |row| row.get(0));
+        // Or that one was of a newer version.
+        refuse_newer(now, place)?;
+        migrate(lent, now).await?;
         lent.batch("COMMIT").await?;
         tracing::info!(store = place, from = found, to = SCHEMA, "the store was brought up to date");
     }
@@ -77,6 +78,13 @@ pub(super) async fn check(lent: &Lent, place: &str) -> Result<StoreId, StoreErro
     store_id
         .parse()
         .map_err(|_| StoreError::Damaged { place: place.to_owned(), what: "its id is no name".to_owned() })
+}
+
+fn refuse_newer(found: i64, place: &str) -> Result<(), StoreError> {
+    if SCHEMA < found {
+        return Err(StoreError::Newer { place: place.to_owned(), found, known: SCHEMA });
+    }
+    Ok(())
 }
 
 const SCHEMA: i64 = 2;

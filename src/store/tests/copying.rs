@@ -362,22 +362,4 @@ async fn f26_a_store_of_the_first_schema_is_migrated() {
         .unwrap();
     drop(store);
     assert_eq!(given.open().await.connection(&key()).await.unwrap().row.unwrap().sealed, b"sealed");
-
-    let server = TestPostgres::start();
-    let database = server.database().await;
-    Store::create(&database, &"store-1".parse().unwrap(), b"keyring").await.unwrap();
-    server
-        .execute(
-            "broker0",
-            "ALTER TABLE azdo_broker.store DROP COLUMN relocation;
-             ALTER TABLE azdo_broker.connections DROP COLUMN grant_until;
-             DROP TABLE azdo_broker.outbox, azdo_broker.outbox_state;
-             DROP INDEX azdo_broker.connections_lost, azdo_broker.connections_ended; UPDATE azdo_broker.store SET schema = 1",
-        )
-        .await;
-    let (one, other) = tokio::join!(
-        Store::open(&database, given.clock.clone(), "one"),
-        Store::open(&database, given.clock.clone(), "other")
-    );
-    assert!(one.is_ok() && other.is_ok(), "two replicas that start at once");
 }

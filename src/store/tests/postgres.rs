@@ -88,6 +88,68 @@ async fn due_connections_are_found_by_index_in_postgresql_whatever_its_statistic
     }
 }
 
+/// A store as the version before left it, with a row in it. Whoever would migrate it waits until the client is dropped.
+async fn an_old_store_kept_locked(server: &TestPostgres) -> (StorePlace, tokio_postgres::Client) {
+    let place = server.database().await;
+    let store = a_store_in(&place).await;
+    assert_eq!(store.commit(write(None, 1, b"sealed")).await.unwrap(), Cas::Won);
+    let age = "ALTER TABLE azdo_broker.store DROP COLUMN relocation;
+               ALTER TABLE azdo_broker.connections DROP COLUMN grant_until;
+               DROP TABLE azdo_broker.outbox, azdo_broker.outbox_state;
+               DROP INDEX azdo_broker.connections_lost, azdo_broker.connections_ended;
+               UPDATE azdo_broker.store SET schema = 1";
+    server.execute("broker0", age).await;
+    let (lock, connection) =
+        tokio_postgres::connect(&server.url("broker0"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    lock.batch_execute("SELECT pg_advisory_lock(1635410546)").await.unwrap();
+    (place, lock)
+}
+
+async fn wait_for_waiting(server: &TestPostgres, replicas: usize) {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    while server.ask("broker0", waiting).await != [replicas.to_string()] {}
+}
+
+/// F26: whoever waited finds it done; done twice it would fail.
+#[tokio::test]
+async fn f26_replicas_that_start_at_once_migrate_an_old_store_once() {
+    let server = TestPostgres::start();
+    let (place, lock) = an_old_store_kept_locked(&server).await;
+    let unlock = async {
+        wait_for_waiting(&server, 3).await;
+        drop(lock);
+    };
+
+    let (one, two, three, ()) =
+        tokio::join!(open(&place, "one"), open(&place, "two"), open(&place, "three"), unlock);
+
+    for store in [one, two, three] {
+        assert_eq!(store.connection(&key()).await.unwrap().row.unwrap().sealed, b"sealed");
+    }
+    assert_eq!(server.ask("broker0", "SELECT schema FROM azdo_broker.store").await, ["2"]);
+    assert_eq!(server.ask("broker0", "SELECT count(*) FROM azdo_broker.outbox_state").await, ["1"]);
+}
+
+/// F26: a newer version was faster. Its schema is not taken for an older one, nor written over.
+#[tokio::test]
+async fn f26_a_store_that_a_newer_version_migrates_meanwhile_is_refused_and_left_as_it_is() {
+    let server = TestPostgres::start();
+    let (place, lock) = an_old_store_kept_locked(&server).await;
+    let overtake = async {
+        wait_for_waiting(&server, 1).await;
+        lock.batch_execute("UPDATE azdo_broker.store SET schema = 99").await.unwrap();
+        let newer = server.dump("broker0");
+        drop(lock);
+        newer
+    };
+
+    let (refused, newer) = tokio::join!(refusal(&place), overtake);
+
+    assert!(refused.ends_with("(schema 99, this one knows 2): run that one"), "{refused}");
+    assert_eq!(server.dump("broker0"), newer);
+}
+
 /// Design 6.3: told at once, and by comparing where the telling was lost.
 #[tokio::test]
 async fn what_one_replica_writes_is_news_to_another() {
@@ -166,8 +228,11 @@ async fn f05_a_database_without_a_store_is_refused_and_left_as_it_is() {
     assert_eq!(open(&place, "one").await.store_id().as_str(), "store-1");
 
     server.execute("broker0", "UPDATE azdo_broker.store SET schema = 99").await;
+    let before = server.dump("broker0");
     let newer = refusal(&place).await;
     assert!(newer.starts_with("STORE was written by a newer azdo-broker (schema 99"), "{newer}");
+    assert!(newer.ends_with("run that one"), "{newer}");
+    assert_eq!(server.dump("broker0"), before);
 }
 
 #[tokio::test]

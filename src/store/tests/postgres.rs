@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::TestPostgres;
 
-async fn a_store_in(place: &StorePlace) -> Store {
+pub(super) async fn a_store_in(place: &StorePlace) -> Store {
     Store::create(place, &"store-1".parse().unwrap(), b"keyring").await.unwrap();
     open(place, "one").await
 }

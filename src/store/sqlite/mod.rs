@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use tokio::time::Instant;
 
 use super::error::StoreError;
 use super::rows::Cas;
@@ -33,6 +34,8 @@ use crate::clock::Clock;
 use crate::ids::StoreId;
 
 pub(super) use files::create;
+#[cfg(test)]
+pub(super) use schema::BUSY_TIMEOUT;
 
 /// The open file. Clones share it.
 #[derive(Clone)]
@@ -115,9 +118,9 @@ impl Sqlite {
 
     pub(super) async fn compact(&self) -> Result<(), StoreError> {
         let doing = "compact the store";
-        let shared = Arc::clone(&self.0);
+        let (shared, asked_at) = (Arc::clone(&self.0), Instant::now());
         blocking(doing, move || {
-            let busy: bool = shared.use_connection(doing, |connection| {
+            let busy: bool = shared.use_connection(doing, asked_at, |connection| {
                 connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
             })?;
             if busy { Err(StoreError::Busy { doing, place: named(&shared.path) }) } else { Ok(()) }
@@ -131,9 +134,9 @@ impl Sqlite {
         behavior: TransactionBehavior,
         work: impl FnOnce(&At<'_>) -> rusqlite::Result<(T, Cas)> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let shared = Arc::clone(&self.0);
+        let (shared, asked_at) = (Arc::clone(&self.0), Instant::now());
         blocking(doing, move || {
-            shared.use_connection(doing, |connection| {
+            shared.use_connection(doing, asked_at, |connection| {
                 let tx = connection.transaction_with_behavior(behavior)?;
                 let now = shared.clock.now().wall;
                 let (result, cas) = work(&At { tx: &tx, now, holder: &shared.holder })?;
@@ -152,6 +155,7 @@ impl Shared {
     fn use_connection<T>(
         &self,
         doing: &'static str,
+        asked_at: Instant,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,7 +164,10 @@ impl Shared {
             Some(connection) => connection,
             None => files::reconnect(&self.path, &self.store_id)?,
         };
-        let result = work(&mut connection);
+        // Whoever stood in line for those before has that much less left: a file that another program keeps locked
+        // costs all of them one wait, not one after another.
+        let left = schema::BUSY_TIMEOUT.saturating_sub(asked_at.elapsed());
+        let result = connection.busy_timeout(left).and_then(|()| work(&mut connection));
         if !result.as_ref().is_err_and(leaves_doubt) {
             *held = Some(connection);
         }

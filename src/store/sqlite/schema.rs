@@ -53,8 +53,9 @@ const PRAGMAS: [(&str, &str); 7] = [
     ("temp_store", "MEMORY"),
     ("wal_autocheckpoint", "256"),
 ];
-/// Another process has no business here; this is for an operator's look with `sqlite3`.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Another process has no business here; this is for an operator's look with `sqlite3`. Three in a row (two looks,
+/// then a write) stay below a caller's ten seconds, so that the reason is told.
+pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// More than there are statements.
 const STATEMENTS_KEPT: usize = 64;
 

@@ -37,6 +37,7 @@ mod repo_snapshots;
 mod repos;
 mod rollback;
 mod service_principal;
+mod store_faults;
 mod strict_rotation;
 mod suspend;
 mod uncommitted;

@@ -71,9 +71,19 @@ impl TestApp {
 
     /// Another broker over the same store, with sockets of its own. Dropping the guard stops it.
     pub(crate) async fn replica(&self) -> (Files, DropGuard) {
+        self.replica_at(&self.clock).await
+    }
+
+    /// The same with a clock of its own.
+    pub(crate) async fn replica_at(&self, clock: &Arc<ManualClock>) -> (Files, DropGuard) {
         let files = self.files.of_replica(&self.emulator);
-        let (_, stop, _) = serve(&files, &self.clock).await;
+        let (_, stop, _) = serve(&files, clock).await;
         (files, stop)
+    }
+
+    /// What the broker's wall clock says.
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        self.clock.now().wall
     }
 
     /// Registers `acme`; its proof is over when this returns, so that no fault of a test meets it.

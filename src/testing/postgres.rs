@@ -3,8 +3,11 @@
 //! Needs Debian's `postgresql` (any version under `/usr/lib/postgresql`) and util-linux's `setpriv`; started
 //! by root it runs as nobody, because the server refuses root. A test that cannot have it fails.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,10 +30,24 @@ impl TestPostgres {
 
     /// The same with settings as on the server's command line: `name=value`.
     pub fn start_with(settings: &[String]) -> Self {
-        let folder = tempfile::Builder::new().prefix("azdo-broker-postgres").tempdir().expect("a folder");
-        if is_root() {
-            std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("the folder is ours");
+        Self::start_in(make_folder(), settings)
+    }
+
+    /// The same at this loopback address too, by TLS with this certificate and its key, as PEM.
+    pub fn start_tls(address: IpAddr, certificate: &str, key: &str) -> Self {
+        let folder = make_folder();
+        let mut settings = vec!["ssl=on".to_owned(), format!("listen_addresses={address}")];
+        for (setting, text) in [("ssl_cert_file", certificate), ("ssl_key_file", key)] {
+            let path = folder.path().join(setting);
+            std::fs::write(&path, text).expect("the folder is ours");
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
+            give_to_nobody(&path);
+            settings.push(format!("{setting}={}", path.display()));
         }
+        Self::start_in(folder, &settings)
+    }
+
+    fn start_in(folder: tempfile::TempDir, settings: &[String]) -> Self {
         let data = folder.path().join("data");
         let made = run_as_nobody(&program("initdb"))
             .args(["--no-sync", "--auth", "trust", "--username", USER, "--encoding", "UTF8", "--locale", "C"])
@@ -156,6 +173,18 @@ fn wait_until_ready(server: &mut Child) {
         seen.push('\n');
     }
     panic!("PostgreSQL did not start:\n{seen}");
+}
+
+fn make_folder() -> tempfile::TempDir {
+    let folder = tempfile::Builder::new().prefix("azdo-broker-postgres").tempdir().expect("a folder");
+    give_to_nobody(folder.path());
+    folder
+}
+
+fn give_to_nobody(path: &Path) {
+    if is_root() {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("it is ours");
+    }
 }
 
 /// Ends with the thread that starts it, so that a test that is killed leaves nothing behind.

@@ -5,6 +5,7 @@ mod edited;
 mod memory;
 mod outbox;
 mod postgres;
+mod postgres_tls;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

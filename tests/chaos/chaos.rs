@@ -18,6 +18,7 @@ mod broker;
 mod caller;
 mod clones;
 mod emulator;
+mod generations;
 mod ledger;
 mod owners;
 mod postgres;

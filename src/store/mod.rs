@@ -29,6 +29,7 @@
 //! It knows no policy, no keyring and no Entra. A row whose columns name nothing is left out of
 //! lists and claims, so that it fails alone.
 
+mod columns;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 mod error;

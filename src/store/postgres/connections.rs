@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::lent::Lent;
-use super::rows::{connection, key, micros, time};
+use super::lent::{Lent, Parameters};
+use super::rows::{self, CONNECTION, connection, key, micros, time};
 use super::{Postgres, links};
 use crate::connection::{Change, ConnectionKey};
 use crate::ids::{AccountId, Generation};
@@ -22,10 +22,12 @@ impl Postgres {
         let lent = self.lend("read a connection").await?;
         let (account, role) = (key.account.as_str(), key.role.to_string());
         // The clock's row is there even if the connection's is not.
-        let sql = "SELECT c.account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence, now
-                   FROM azdo_broker.store_now() AS now
-                   LEFT JOIN azdo_broker.connections c ON c.account = $1 AND c.role = $2";
-        let row = lent.row(sql, &[&account, &role]).await?.expect("the clock always answers");
+        let sql = format!(
+            "SELECT {CONNECTION}, now
+             FROM azdo_broker.store_now() AS now
+             LEFT JOIN azdo_broker.connections c ON c.account = $1 AND c.role = $2"
+        );
+        let row = lent.row(&sql, &[&account, &role]).await?.expect("the clock always answers");
         lent.done();
         let is_there = row.get::<_, Option<&str>>(0).is_some();
         Ok(Loaded { row: if is_there { connection(&row) } else { None }, store_now: time(row.get(10)) })
@@ -44,10 +46,11 @@ impl Postgres {
         // The limit counts what is returned, so that an ignored row does not look like the list's end.
         while listed.len() < limit {
             let wanted = limit - listed.len();
-            let sql = "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
-                       FROM azdo_broker.connections WHERE account = $1 AND role > $2 ORDER BY role LIMIT $3";
-            let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-            let rows = lent.rows(sql, &[&account.as_str(), &after, &limit]).await?;
+            let sql = format!(
+                "SELECT {CONNECTION} FROM azdo_broker.connections
+                 WHERE account = $1 AND role > $2 ORDER BY role LIMIT $3"
+            );
+            let rows = lent.rows(&sql, &[&account.as_str(), &after, &rows::limit(wanted)]).await?;
             listed.extend(rows.iter().filter_map(connection));
             match rows.last() {
                 Some(last) if rows.len() == wanted => after = last.get(1),
@@ -136,13 +139,12 @@ impl Postgres {
     ) -> Result<usize, StoreError> {
         let lent = self.lend("erase what ended").await?;
         let kept = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = "DELETE FROM azdo_broker.connections c USING (
                        SELECT account, role FROM azdo_broker.connections
                        WHERE NOT live AND generation < (SELECT azdo_broker.store_now() - $1)
                        ORDER BY generation LIMIT $2 FOR UPDATE SKIP LOCKED) AS old
                    WHERE c.account = old.account AND c.role = old.role";
-        let erased = lent.execute(sql, &[&kept, &limit]).await?;
+        let erased = lent.execute(sql, &[&kept, &rows::limit(limit)]).await?;
         lent.done();
         Ok(usize::try_from(erased).unwrap_or(usize::MAX))
     }
@@ -177,8 +179,7 @@ impl Postgres {
                      WHERE live AND grant_until IS NOT NULL AND $1 <= grant_until AND grant_until < $2
                        AND strpos(coalesce(failure, ''), '"needs_person":true') = 0
                      ORDER BY grant_until LIMIT $3"#;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = lent.rows(sql, &[&micros(dies.start), &micros(dies.end), &limit]).await?;
+        let rows = lent.rows(sql, &[&micros(dies.start), &micros(dies.end), &rows::limit(limit)]).await?;
         lent.done();
         Ok(rows.iter().filter_map(|row| Some((key(row, 0)?, time(row.get(2))))).collect())
     }
@@ -219,7 +220,7 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
                          SELECT account, role, generation, $8::text, azdo_broker.store_now() FROM written
                          WHERE $8 IS NOT NULL)
                        SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
-            let parameters: super::lent::Parameters<'_> = &[
+            let parameters: Parameters<'_> = &[
                 &account,
                 &role,
                 &generation,
@@ -243,7 +244,7 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
                          SELECT account, role, generation, $9::text, azdo_broker.store_now() FROM written
                          WHERE $9 IS NOT NULL)
                        SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
-            let parameters: super::lent::Parameters<'_> = &[
+            let parameters: Parameters<'_> = &[
                 &account,
                 &role,
                 &generation,

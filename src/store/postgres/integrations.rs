@@ -1,7 +1,7 @@
 //! Rows of integrations.
 
 use super::Postgres;
-use super::rows::integration;
+use super::rows::{self, INTEGRATION, integration};
 use crate::ids::AccountId;
 use crate::store::error::StoreError;
 use crate::store::rows::{Cas, IntegrationRow};
@@ -12,8 +12,8 @@ impl Postgres {
         account: &AccountId,
     ) -> Result<Option<IntegrationRow>, StoreError> {
         let lent = self.lend("read an integration").await?;
-        let sql = "SELECT account, version, sealed FROM azdo_broker.integrations WHERE account = $1";
-        let row = lent.row(sql, &[&account.as_str()]).await?;
+        let sql = format!("SELECT {INTEGRATION} FROM azdo_broker.integrations WHERE account = $1");
+        let row = lent.row(&sql, &[&account.as_str()]).await?;
         lent.done();
         Ok(row.as_ref().and_then(integration))
     }
@@ -71,9 +71,10 @@ impl Postgres {
         // The limit counts what is returned, so that an ignored row does not look like the list's end.
         while listed.len() < limit {
             let wanted = limit - listed.len();
-            let sql = "SELECT account, version, sealed FROM azdo_broker.integrations
-                       WHERE account > $1 ORDER BY account LIMIT $2";
-            let rows = lent.rows(sql, &[&after, &i64::try_from(wanted).unwrap_or(i64::MAX)]).await?;
+            let sql = format!(
+                "SELECT {INTEGRATION} FROM azdo_broker.integrations WHERE account > $1 ORDER BY account LIMIT $2"
+            );
+            let rows = lent.rows(&sql, &[&after, &rows::limit(wanted)]).await?;
             listed.extend(rows.iter().filter_map(integration));
             match rows.last() {
                 Some(last) if rows.len() == wanted => after = last.get(0),

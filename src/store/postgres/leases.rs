@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::Postgres;
-use super::rows::{connection, micros, time};
+use super::lent::Parameters;
+use super::rows::{self, CONNECTION, connection, micros, time};
 use crate::clock::later;
 use crate::connection::{Change, ConnectionKey};
 use crate::store::error::StoreError;
@@ -18,9 +19,10 @@ impl Postgres {
         let lent = self.lend("claim a connection").await?;
         let (account, role) = (key.account.as_str(), key.role.to_string());
         lent.batch("BEGIN").await?;
-        let sql = "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
-                   FROM azdo_broker.connections WHERE account = $1 AND role = $2 FOR UPDATE";
-        let row = lent.row(sql, &[&account, &role]).await?.as_ref().and_then(connection);
+        let sql = format!(
+            "SELECT {CONNECTION} FROM azdo_broker.connections WHERE account = $1 AND role = $2 FOR UPDATE"
+        );
+        let row = lent.row(&sql, &[&account, &role]).await?.as_ref().and_then(connection);
         // After the lock was had: what was waited for is over.
         let now = lent.row("SELECT azdo_broker.store_now()", &[]).await?;
         let now = time(now.expect("the clock always answers").get(0));
@@ -61,9 +63,8 @@ impl Postgres {
         lease: Duration,
     ) -> Result<Vec<Claimed>, StoreError> {
         let lent = self.lend("claim due connections").await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
-        let rows = lent.rows(CLAIM_DUE, &[&limit, &self.0.holder, &lease]).await?;
+        let rows = lent.rows(CLAIM_DUE, &[&rows::limit(limit), &self.0.holder, &lease]).await?;
         lent.done();
         let claimed =
             |row: &tokio_postgres::Row| Some(Claimed { row: connection(row)?, store_now: time(row.get(10)) });
@@ -119,7 +120,7 @@ impl Postgres {
              SELECT CASE WHEN $7 IS NOT NULL
                THEN pg_notify('azdo_broker', account || '/' || role || ' ' || generation) END FROM written"
         );
-        let parameters: super::lent::Parameters<'_> =
+        let parameters: Parameters<'_> =
             &[&account, &role, &generation, &verdict.fence, &failure, &retry_at, &change];
         let written = lent.rows(&sql, parameters).await?;
         lent.done();

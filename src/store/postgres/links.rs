@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::Postgres;
 use super::lent::{Lent, Parameters};
-use super::rows::{link, micros, time};
+use super::rows::{self, LINK, link, micros, time};
 use crate::connection::Role;
 use crate::ids::{AccountId, LinkId};
 use crate::store::error::StoreError;
@@ -46,18 +46,19 @@ impl Postgres {
         role: Option<&Role>,
     ) -> Result<Vec<LinkRow>, StoreError> {
         let role = role.map(ToString::to_string);
-        let sql = "SELECT id, account, role, state_hash, version, open, expires_at, sealed
-                   FROM azdo_broker.links
-                   WHERE open AND account = $1 AND ($2::text IS NULL OR role = $2) ORDER BY role, id";
-        self.list_links("list links", sql, &[&account.as_str(), &role]).await
+        let sql = format!(
+            "SELECT {LINK} FROM azdo_broker.links
+             WHERE open AND account = $1 AND ($2::text IS NULL OR role = $2) ORDER BY role, id"
+        );
+        self.list_links("list links", &sql, &[&account.as_str(), &role]).await
     }
 
     pub(in crate::store) async fn expired_links(&self, limit: usize) -> Result<Vec<LinkRow>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let sql = "SELECT id, account, role, state_hash, version, open, expires_at, sealed
-                   FROM azdo_broker.links
-                   WHERE open AND expires_at <= (SELECT azdo_broker.store_now()) ORDER BY expires_at LIMIT $1";
-        self.list_links("list expired links", sql, &[&limit]).await
+        let sql = format!(
+            "SELECT {LINK} FROM azdo_broker.links
+             WHERE open AND expires_at <= (SELECT azdo_broker.store_now()) ORDER BY expires_at LIMIT $1"
+        );
+        self.list_links("list expired links", &sql, &[&rows::limit(limit)]).await
     }
 
     pub(in crate::store) async fn delete_links(
@@ -66,12 +67,11 @@ impl Postgres {
         limit: usize,
     ) -> Result<usize, StoreError> {
         let lent = self.lend("delete old links").await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         // What another replica deletes or changes at this moment is skipped, not waited for.
         let sql = "DELETE FROM azdo_broker.links WHERE id = ANY (ARRAY (
                        SELECT id FROM azdo_broker.links WHERE expires_at < $1
                        ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))";
-        let deleted = lent.execute(sql, &[&micros(expired_before), &limit]).await?;
+        let deleted = lent.execute(sql, &[&micros(expired_before), &rows::limit(limit)]).await?;
         lent.done();
         Ok(usize::try_from(deleted).unwrap_or(usize::MAX))
     }
@@ -83,7 +83,7 @@ impl Postgres {
     ) -> Result<Loaded<Option<LinkRow>>, StoreError> {
         let lent = self.lend("read a link").await?;
         let sql = format!(
-            "SELECT id, account, role, state_hash, version, open, expires_at, sealed, now
+            "SELECT {LINK}, now
              FROM azdo_broker.store_now() AS now LEFT JOIN azdo_broker.links l ON {condition}"
         );
         let row = lent.row(&sql, &[&value]).await?.expect("the clock always answers");
@@ -128,9 +128,7 @@ pub(super) async fn replace(lent: &Lent, expected_version: i64, row: &LinkRow) -
 }
 
 pub(super) async fn insert(lent: &Lent, row: &LinkRow) -> Result<(), StoreError> {
-    let sql =
-        "INSERT INTO azdo_broker.links (id, account, role, state_hash, version, open, expires_at, sealed)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let sql = format!("INSERT INTO azdo_broker.links ({LINK}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)");
     let (account, role) = (row.key.account.as_str(), row.key.role.to_string());
     let expires_at = micros(row.expires_at);
     let parameters: Parameters<'_> = &[
@@ -143,5 +141,5 @@ pub(super) async fn insert(lent: &Lent, row: &LinkRow) -> Result<(), StoreError>
         &expires_at,
         &row.sealed,
     ];
-    lent.execute(sql, parameters).await.map(drop)
+    lent.execute(&sql, parameters).await.map(drop)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::Postgres;
-use super::rows::{key, micros, time};
+use super::rows::{self, key, micros, time};
 use crate::clock::earlier;
 use crate::connection::Change;
 use crate::ids::Generation;
@@ -35,9 +35,8 @@ impl Postgres {
         limit: usize,
     ) -> Result<Option<ChangePage>, StoreError> {
         let lent = self.lend("read the outbox").await?;
-        let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
         // One statement, one snapshot: nothing is deleted between the look at what is gone and the rows.
-        let found = lent.rows(CHANGES_AFTER, &[&position.xact, &position.id, &wanted]).await?;
+        let found = lent.rows(CHANGES_AFTER, &[&position.xact, &position.id, &rows::limit(limit)]).await?;
         lent.done();
         let head = found.first().expect("the outbox has one state");
         let (outbox, horizon): (&str, i64) = (head.get(0), head.get(1));
@@ -67,8 +66,7 @@ impl Postgres {
 
     pub(in crate::store) async fn tell_losses(&self, limit: usize) -> Result<usize, StoreError> {
         let lent = self.lend("tell losses").await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let told = lent.execute(TELL_LOSSES, &[&limit, &Change::NeedsRelink.as_str()]).await?;
+        let told = lent.execute(TELL_LOSSES, &[&rows::limit(limit), &Change::NeedsRelink.as_str()]).await?;
         lent.done();
         Ok(usize::try_from(told).unwrap_or(usize::MAX))
     }
@@ -87,11 +85,10 @@ impl Postgres {
         let row = lent.row(sql, &[]).await?.expect("the clock always answers");
         let old = micros(earlier(time(row.get(0)), keep_for));
         let surplus = row.get::<_, i64>(1).saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let first = lent
             .rows(
                 "SELECT xact, id, happened_at FROM azdo_broker.outbox ORDER BY xact, id LIMIT $1",
-                &[&limit],
+                &[&rows::limit(limit)],
             )
             .await?;
         // Always a beginning of it, so that one position says what is gone.

@@ -1,23 +1,14 @@
 //! How rows are read. Columns are not trusted: an edited one may cost time but not a row, and one that
 //! names nothing is left out.
 
-use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::Generation;
+pub(super) use crate::store::columns::{CONNECTION, INTEGRATION, LINK, limit, micros, time};
 use crate::store::rows::{ConnectionRow, IntegrationRow, LinkRow};
 
-pub(super) fn micros(time: Timestamp) -> i64 {
-    time.as_microsecond()
-}
-
-pub(super) fn time(micros: i64) -> Timestamp {
-    let nearest = if micros < 0 { Timestamp::MIN } else { Timestamp::MAX };
-    Timestamp::from_microsecond(micros).unwrap_or(nearest)
-}
-
-/// Of `account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence`.
+/// Of [`CONNECTION`].
 pub(super) fn connection(row: &Row) -> Option<ConnectionRow> {
     let failure: Option<String> = row.get(7);
     Some(ConnectionRow {
@@ -34,7 +25,7 @@ pub(super) fn connection(row: &Row) -> Option<ConnectionRow> {
     })
 }
 
-/// Of `id, account, role, state_hash, version, open, expires_at, sealed`.
+/// Of [`LINK`].
 pub(super) fn link(row: &Row) -> Option<LinkRow> {
     let id: &str = row.get(0);
     let Ok(id) = id.parse() else {
@@ -52,7 +43,7 @@ pub(super) fn link(row: &Row) -> Option<LinkRow> {
     })
 }
 
-/// Of `account, version, sealed`.
+/// Of [`INTEGRATION`].
 pub(super) fn integration(row: &Row) -> Option<IntegrationRow> {
     let account: &str = row.get(0);
     let Ok(account) = account.parse() else {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::At;
-use super::columns::{self, micros, text, time};
+use super::columns::{self, CONNECTION, micros, text, time};
 use super::outbox;
 use crate::connection::{Change, ConnectionKey, Role};
 use crate::ids::{AccountId, Generation};
@@ -18,10 +18,7 @@ pub(in crate::store) fn load(
     key: &ConnectionKey,
 ) -> rusqlite::Result<Option<ConnectionRow>> {
     let row = tx
-        .prepare_cached(
-            "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
-             FROM connections WHERE account = ?1 AND role = ?2",
-        )?
+        .prepare_cached(&format!("SELECT {CONNECTION} FROM connections WHERE account = ?1 AND role = ?2"))?
         .query_row(params![key.account.as_str(), key.role.to_string()], read)
         .optional()?;
     Ok(row.flatten())
@@ -33,10 +30,9 @@ pub(in crate::store) fn list(
     after: &str,
     limit: usize,
 ) -> rusqlite::Result<Vec<ConnectionRow>> {
-    let mut statement = tx.prepare_cached(
-        "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence
-         FROM connections WHERE account = ?1 AND role > ?2 ORDER BY role",
-    )?;
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {CONNECTION} FROM connections WHERE account = ?1 AND role > ?2 ORDER BY role"
+    ))?;
     let rows = statement.query_map([account.as_str(), after], read)?;
     // The limit counts what is returned, so that an ignored row does not look like the list's end.
     rows.filter_map(Result::transpose).take(limit).collect()

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use super::columns::text;
+use super::columns::{INTEGRATION, text};
 use crate::ids::AccountId;
 use crate::store::rows::{Cas, IntegrationRow};
 
@@ -11,7 +11,7 @@ pub(in crate::store) fn load(
     account: &AccountId,
 ) -> rusqlite::Result<Option<IntegrationRow>> {
     let row = tx
-        .prepare_cached("SELECT account, version, sealed FROM integrations WHERE account = ?1")?
+        .prepare_cached(&format!("SELECT {INTEGRATION} FROM integrations WHERE account = ?1"))?
         .query_row([account.as_str()], read)
         .optional()?;
     Ok(row.flatten())
@@ -54,9 +54,9 @@ pub(in crate::store) fn list(
     after: &str,
     limit: usize,
 ) -> rusqlite::Result<Vec<IntegrationRow>> {
-    let mut statement = tx.prepare_cached(
-        "SELECT account, version, sealed FROM integrations WHERE account > ?1 ORDER BY account",
-    )?;
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {INTEGRATION} FROM integrations WHERE account > ?1 ORDER BY account"
+    ))?;
     let rows = statement.query_map([after], read)?;
     // The limit counts what is returned, so that an ignored row does not look like the list's end.
     rows.filter_map(Result::transpose).take(limit).collect()

@@ -3,35 +3,29 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use super::columns::{self, micros, text, time};
+use super::columns::{self, LINK, micros, text, time};
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::{AccountId, LinkId};
 use crate::store::rows::{Cas, LinkRow, LinkWrite};
 
 pub(in crate::store) fn insert(tx: &Transaction<'_>, row: &LinkRow) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO links (id, account, role, state_hash, version, open, expires_at, sealed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?
-    .execute(params![
-        row.id.as_str(),
-        row.key.account.as_str(),
-        row.key.role.to_string(),
-        row.state_hash,
-        row.version,
-        row.open,
-        micros(row.expires_at),
-        row.sealed
-    ])
-    .map(drop)
+    tx.prepare_cached(&format!("INSERT INTO links ({LINK}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"))?
+        .execute(params![
+            row.id.as_str(),
+            row.key.account.as_str(),
+            row.key.role.to_string(),
+            row.state_hash,
+            row.version,
+            row.open,
+            micros(row.expires_at),
+            row.sealed
+        ])
+        .map(drop)
 }
 
 pub(in crate::store) fn load(tx: &Transaction<'_>, id: &LinkId) -> rusqlite::Result<Option<LinkRow>> {
     let row = tx
-        .prepare_cached(
-            "SELECT id, account, role, state_hash, version, open, expires_at, sealed
-             FROM links WHERE id = ?1",
-        )?
+        .prepare_cached(&format!("SELECT {LINK} FROM links WHERE id = ?1"))?
         .query_row([id.as_str()], read)
         .optional()?;
     Ok(row.flatten())
@@ -42,10 +36,7 @@ pub(in crate::store) fn load_by_state(
     state_hash: &str,
 ) -> rusqlite::Result<Option<LinkRow>> {
     let row = tx
-        .prepare_cached(
-            "SELECT id, account, role, state_hash, version, open, expires_at, sealed
-             FROM links WHERE state_hash = ?1",
-        )?
+        .prepare_cached(&format!("SELECT {LINK} FROM links WHERE state_hash = ?1"))?
         .query_row([state_hash], read)
         .optional()?;
     Ok(row.flatten())
@@ -56,10 +47,9 @@ pub(in crate::store) fn list_open(
     account: &AccountId,
     role: Option<&Role>,
 ) -> rusqlite::Result<Vec<LinkRow>> {
-    let mut statement = tx.prepare_cached(
-        "SELECT id, account, role, state_hash, version, open, expires_at, sealed
-         FROM links WHERE open = 1 AND account = ?1 AND (?2 IS NULL OR role = ?2) ORDER BY role, id",
-    )?;
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {LINK} FROM links WHERE open = 1 AND account = ?1 AND (?2 IS NULL OR role = ?2) ORDER BY role, id"
+    ))?;
     let rows = statement.query_map(params![account.as_str(), role.map(ToString::to_string)], read)?;
     rows.filter_map(Result::transpose).collect()
 }
@@ -69,10 +59,9 @@ pub(in crate::store) fn list_expired(
     now: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Vec<LinkRow>> {
-    let mut statement = tx.prepare_cached(
-        "SELECT id, account, role, state_hash, version, open, expires_at, sealed
-         FROM links WHERE open = 1 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
-    )?;
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {LINK} FROM links WHERE open = 1 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2"
+    ))?;
     let rows = statement.query_map(params![micros(now), columns::limit(limit)], read)?;
     rows.filter_map(Result::transpose).collect()
 }

@@ -235,8 +235,9 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("/takeover_s", Bound::AtMost(17.0)),
     ("/storm_429", Bound::AtMost(0.0)),
     ("/storm_overrun", Bound::AtMost(0.1)),
-    // The limiter lets a tenth of a second's go at once; a twentieth of a second they may bunch on the way.
-    ("/storm_peak_of_rate", Bound::AtMost(1.15)),
+    // The limiter lets a tenth of a second's go at once, and so much they may bunch until Entra counts them: 53 ms
+    // were seen at 150 a second. The emulator's own limit is a third above the rate.
+    ("/storm_peak_of_rate", Bound::AtMost(1.2)),
     ("/tick_ms", Bound::FullAtMost(50.0)),
     ("/tick_rss_mib", Bound::FullAtMost(64.0)),
 ];

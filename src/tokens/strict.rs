@@ -65,7 +65,6 @@ impl Refresh {
     fn loss(&self, hold: &Hold) -> Failure {
         Failure {
             needs_person: true,
-            refused_at: None,
             lost: true,
             ..Failure::new(Reason::RelinkRequired, self.store_now(hold))
         }

@@ -177,7 +177,7 @@ mod tests {
         let refused = other.unwrap("store-1", &one.wrap("store-1", b"keyring")).unwrap_err();
 
         let expected = format!(
-            "cannot unwrap the keyring: it was wrapped by key {}, the configured key is {}",
+            "cannot unwrap the keyring: it was wrapped by key {}, the configured key is {}; name the file of the first in keys.file",
             one.key_id(),
             other.key_id()
         );

@@ -31,7 +31,7 @@ pub enum KeysError {
     #[error("{0} is no key file: it must be the one line that `azdo-broker keys new` wrote")]
     NotAKeyFile(String),
     #[error(
-        "cannot unwrap the keyring: it was wrapped by key {wrapped_by}, the configured key is {configured}"
+        "cannot unwrap the keyring: it was wrapped by key {wrapped_by}, the configured key is {configured}; name the file of the first in keys.file"
     )]
     WrongKey { wrapped_by: KeyId, configured: KeyId },
     #[error(

@@ -31,6 +31,14 @@ pub(super) struct Setback {
 }
 
 impl Setback {
+    /// Entra took the grant and gave another one: that the old one was refused before says nothing of it (P4).
+    pub(super) fn of_a_new_grant(mut self) -> Self {
+        if let Some(failure) = &mut self.failure {
+            failure.refused_at = None;
+        }
+        self
+    }
+
     /// While the token lives that is to be replaced, it is tried ever more often: an outage that ends in time
     /// costs no read (P6), not even until the next look.
     pub(super) fn while_left(mut self, left: Duration) -> Self {

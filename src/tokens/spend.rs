@@ -99,7 +99,9 @@ impl Refresh {
                     }
                     let is_lost = grant.is_some() && self.is_lost_with(&error);
                     let setback = if is_lost { self.lost_grant(hold) } else { self.judged(hold, &error) };
-                    return Err(Unspent { setback, rescued: error.rescued.take() });
+                    let rescued = error.rescued.take();
+                    let setback = if rescued.is_some() { setback.of_a_new_grant() } else { setback };
+                    return Err(Unspent { setback, rescued });
                 }
             }
         }

@@ -54,6 +54,24 @@ async fn f11_what_fails_between_two_refusals_does_not_make_the_first_forgotten()
     }
 }
 
+/// P4: a grant that came since the refusal was never refused, however unusable the answer was that brought it.
+#[tokio::test(start_paused = true)]
+async fn f11_a_refusal_of_the_grant_before_condemns_no_new_one() {
+    let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    let refused = || EntraError::new(Verdict::Relink { unmistakable: false });
+    let rescued = Some(RefreshToken::new("grant-of-old-7".to_owned()));
+    for error in [refused(), EntraError { rescued, ..EntraError::new(Verdict::Unknown) }, refused()] {
+        given.entra.fail_next(error);
+    }
+    for asked in 1..=3 {
+        assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable));
+        assert_eq!(given.entra.spent().len(), asked);
+        sleep(Duration::from_mins(6)).await;
+    }
+    assert!(!memory.row(&key()).unwrap().failure.unwrap().needs_person);
+    assert!(given.answer().await.is_ok());
+}
+
 /// The same where the tenant asked to be left alone meanwhile: its connections are put off.
 #[tokio::test(start_paused = true)]
 async fn f08_a_paced_tenant_does_not_make_a_refusal_forgotten() {

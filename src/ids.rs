@@ -151,7 +151,7 @@ impl Generation {
     /// The next generation: past this one, and past every one a lost database may have had,
     /// because it follows the store's clock.
     pub fn next(self, store_now: jiff::Timestamp) -> Self {
-        Self((self.0 + 1).max(store_now.as_microsecond()))
+        Self(self.0.saturating_add(1).max(store_now.as_microsecond()))
     }
 }
 

@@ -7,7 +7,7 @@
 //!    are compared; that alone suffices, only later (design.md 6.3).
 //! 3. Nothing is looked at that nobody here asked for: a million connections of others cost nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +100,14 @@ impl Refresh {
     /// Compares all that is held with the store.
     async fn compare(&self, after_return: bool) -> Result<(), VaultError> {
         for keys in self.slots.keys().chunks(COMPARED_AT_ONCE) {
-            for Compared { key, generation, is_suspected } in self.vault.generations(keys.to_vec()).await? {
+            let compared = self.vault.generations(keys.to_vec()).await?;
+            let there: HashSet<&ConnectionKey> = compared.iter().map(|one| &one.key).collect();
+            for key in keys.iter().filter(|key| !there.contains(key)) {
+                if self.slots.find(key).is_some_and(|slot| slot.has_token()) {
+                    self.look_again(key).await?;
+                }
+            }
+            for Compared { key, generation, is_suspected } in compared {
                 let Some(slot) = self.slots.find(&key) else { continue };
                 let went_back = generation < slot.known().generation;
                 if (went_back || is_suspected) && slot.has_token() {

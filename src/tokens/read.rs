@@ -38,7 +38,10 @@ impl Refresh {
                 slot.withhold(known.generation);
             }
         })?;
-        let Some(opened) = opened else { return Ok(None) };
+        let Some(opened) = opened else {
+            slot.withhold(known.generation);
+            return Ok(None);
+        };
         let store = StoreClock::new(opened.store_now, asked, self.clock.now());
         self.learn(key, opened.generation, &opened.connection, &store);
         self.note_if_new(known, &opened).await;

@@ -154,7 +154,8 @@ impl Vault {
     ) -> Result<Option<(Generation, Option<Identity>)>, VaultError> {
         for _ in 0..RACES_MAX {
             let standing = self.standing(key).await?;
-            if !standing.is_live {
+            // What went back to before its link is ended, too: it was seen, and may still be released.
+            if !standing.is_live && !self.marks.is_behind(key, &standing) {
                 self.end_links(&key.account, Some(&key.role), DISCONNECTED).await?;
                 return Ok(None);
             }
@@ -264,6 +265,17 @@ impl Vault {
     ) -> ConnectionWrite {
         // Above what was seen, too: where the store went back, so may have its clock.
         let generation = expected.unwrap_or_default().max(self.marks.generation(key)).next(now);
+        self.write_at(key, (expected, generation), form, (refresh_at, change))
+    }
+
+    /// The row that puts `connection` in the place of `expected`, at this generation.
+    pub(super) fn write_at(
+        &self,
+        key: &ConnectionKey,
+        (expected, generation): (Option<Generation>, Generation),
+        form: &ConnectionForm<'_>,
+        (refresh_at, change): (Option<Timestamp>, Option<Change>),
+    ) -> ConnectionWrite {
         let plain = record::write(form);
         let place = Place { table: TABLE, key: &key.to_string(), generation: generation.0 };
         ConnectionWrite {
@@ -291,7 +303,7 @@ impl Vault {
         store_now: Timestamp,
         began: Began,
     ) -> Result<Opened, VaultError> {
-        self.marks.check(&row, began)?;
+        self.marks.check(&row, store_now, began)?;
         self.open_sealed(row, store_now)
     }
 

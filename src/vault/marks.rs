@@ -22,12 +22,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::connection::{Connection, Ended};
+use super::connection::{Connection, Ended, Standing};
 use super::{Claimed, Vault, VaultError};
-use crate::clock::{Clock, earlier};
+use crate::clock::{Clock, earlier, later};
 use crate::connection::{Change, ConnectionKey, Seen};
 use crate::ids::{AccountId, Generation, StoreId};
-use crate::store::{Compared, ConnectionRow};
+use crate::store::{Compared, ConnectionRow, Loaded};
 
 /// The newest link or disconnect that was seen of each connection.
 #[derive(Debug)]
@@ -90,8 +90,16 @@ impl Marks {
     }
 
     /// Whether a row that was read since `began` is older than what was seen, here or by who wrote that into it.
-    pub(super) fn check(&self, row: &ConnectionRow, began: Began) -> Result<(), VaultError> {
+    pub(super) fn check(
+        &self,
+        row: &ConnectionRow,
+        store_now: Timestamp,
+        began: Began,
+    ) -> Result<(), VaultError> {
         let written = row.failure.as_ref().and_then(|failure| failure.behind);
+        // Anybody may edit a column: what no clock told yet, or not for long, is nothing that was seen.
+        let believed = later(store_now, AHEAD_MAX).as_microsecond();
+        let written = written.filter(|seen| seen.generation.0 <= believed);
         if let Some(seen) = written {
             self.note(&row.key, seen);
         }
@@ -109,6 +117,17 @@ impl Marks {
         let kept_since = earlier(store_now, self.ended_kept).as_microsecond();
         let seen = self.seen_before(key, began);
         rolled_back(key, None, seen.filter(|seen| !seen.is_end && kept_since < seen.generation.0))
+    }
+
+    /// Whether a link was seen that is newer than what stands there, or missing.
+    pub(super) fn is_behind(&self, key: &ConnectionKey, standing: &Standing) -> bool {
+        let missing = self.check_absent(key, standing.store_now, self.began()).is_err();
+        match standing.generation {
+            None => missing,
+            Some(found) => {
+                self.mark(key).is_some_and(|mark| !mark.seen.is_end && found < mark.seen.generation)
+            }
+        }
     }
 
     /// The newest generation that was seen of it.
@@ -190,13 +209,39 @@ impl Vault {
         Ok(rollbacks.len())
     }
 
-    /// Writes into a row that it is older than what was seen, if it is and nobody refreshes it.
+    /// Writes into a row that it is older than what was seen, if it is.
     pub async fn suspect(&self, key: &ConnectionKey, clock: &dyn Clock) -> Result<(), VaultError> {
-        // A lease of what does not open leaves its reason in the row.
-        match self.claim(key, clock).await {
-            Ok(Claimed::Won(leased)) => self.release(leased.hold()).await,
-            Err(error @ VaultError::Store(_)) => Err(error),
-            _ => Ok(()),
+        for _ in 0..RACES_MAX {
+            // A lease of what does not open leaves its reason in the row.
+            match self.claim(key, clock).await {
+                Ok(Claimed::Won(leased)) => return self.release(leased.hold()).await,
+                Ok(Claimed::Paused { failure: Some(failure), .. }) if failure.behind.is_some() => {
+                    return Ok(());
+                }
+                Ok(Claimed::Paused { .. } | Claimed::Leased) => self.seize(key).await?,
+                Err(error @ VaultError::Store(_)) => return Err(error),
+                Ok(Claimed::Absent) | Err(_) => return Ok(()),
+            }
+        }
+        Err(VaultError::Changed(key.to_string()))
+    }
+
+    /// Ends pause and lease of a row that went back: written again as it is, one generation on and below what
+    /// was seen, so that a refresh of it that is under way is lost to it.
+    async fn seize(&self, key: &ConnectionKey) -> Result<(), VaultError> {
+        let Loaded { row: Some(row), store_now } = self.store.connection(key).await? else { return Ok(()) };
+        let (found, refresh_at) = (row.generation, row.refresh_at);
+        let next = Generation(found.0.saturating_add(1));
+        if self.marks.generation(key) <= next {
+            return Ok(());
+        }
+        // What does not open is not released either.
+        let Ok(opened) = self.open_sealed(row, store_now) else { return Ok(()) };
+        let form = (&opened.connection).into();
+        let write = self.write_at(key, (Some(found), next), &form, (refresh_at, None));
+        match self.commit(write).await {
+            Ok(_) | Err(VaultError::Changed(_)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -224,7 +269,11 @@ impl Vault {
     }
 }
 
+/// How far the clock of the store that was may have been ahead of the one that is.
+const AHEAD_MAX: Duration = Duration::from_hours(24);
 /// Links and disconnects are people's acts, a few a second at the most.
 const MARKS_MAX: usize = 200_000;
 const COMPARED_AT_ONCE: usize = 2_000;
+/// Somebody writes or claims the row at the same moment at most so often in a row.
+const RACES_MAX: usize = 4;
 const ROWS_AT_ONCE: usize = 200;

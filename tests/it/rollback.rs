@@ -124,14 +124,20 @@ impl<'a> Standby<'a> {
 
     /// Every connection to the database breaks with it, and what was not caught up with is gone.
     async fn promote(self) {
-        let promote =
+        self.promote_with("NULL, lease_until = NULL").await;
+    }
+
+    /// The same with connections that may not be refreshed: until when, and leased until when.
+    async fn promote_with(self, retry_at: &str) {
+        let promote = format!(
             "UPDATE azdo_broker.connections c SET generation = kept.generation, sealed = kept.sealed,
-                live = kept.live, refresh_at = kept.refresh_at, retry_at = NULL, failure = NULL,
-                lease_holder = NULL, lease_until = NULL
+                live = kept.live, refresh_at = kept.refresh_at, failure = NULL, lease_holder = NULL,
+                retry_at = {retry_at}
              FROM kept WHERE c.account = kept.account AND c.role = kept.role;
              SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        self.0.execute("broker0", promote).await;
+             WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        );
+        self.0.execute("broker0", &promote).await;
     }
 }
 
@@ -188,6 +194,39 @@ async fn f06_a_disconnect_that_a_failover_lost_is_refused_by_replicas_that_did_n
         let answers = async { while client.token().await.is_err() {} };
         tokio::time::timeout(PATIENCE, answers).await.unwrap();
     }
+}
+
+/// F06: also where nobody may refresh it now, or somebody else is at it.
+#[tokio::test]
+async fn f06_what_went_back_is_refused_by_everybody_while_it_is_paused_or_leased() {
+    let later = "azdo_broker.store_now() + 300000000";
+    for state in [format!("{later}, lease_until = NULL"), format!("NULL, lease_until = {later}")] {
+        let replicas = Replicas::linked(2).await;
+        let standby = Standby::caught_up(&replicas.server).await;
+        replicas.operator(0).await.disconnect().await.unwrap();
+
+        standby.promote_with(&state).await;
+
+        refused_in_time(&replicas, &replicas.operator(1).await).await;
+    }
+}
+
+/// F06, P7: a row that is gone takes its token with it, and is disconnected as any other.
+#[tokio::test]
+async fn f06_a_link_that_a_failover_lost_is_released_no_more_and_can_be_disconnected() {
+    let replicas = Replicas::linked(1).await;
+    let operator = replicas.operator(0).await;
+    operator.token().await.unwrap();
+    let gone = "DELETE FROM azdo_broker.connections;
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    replicas.server.execute("broker0", gone).await;
+
+    refused_in_time(&replicas, &operator).await;
+    let ended = operator.disconnect().await.unwrap();
+
+    assert_eq!(ended.state(), pb::ConnectionState::Disconnected);
+    assert_refused(operator.token().await, Code::FailedPrecondition, "NOT_LINKED");
 }
 
 /// F06: who disconnected is gone with the failover; who was refused since remembers.
@@ -291,4 +330,19 @@ async fn a_dry_run_is_recorded() {
     let app = TestApp::linked().await;
     accept(&app.operator().await, true).await;
     assert!(app.files.audit().iter().any(|line| line["act"] == "AcceptRestore"));
+}
+
+/// P9: a column that somebody edited stops one connection at the most, and not for longer than it says so.
+#[tokio::test]
+async fn a21_an_edited_word_of_what_was_seen_keeps_nobody_from_linking_anew() {
+    let app = TestApp::linked().await;
+    let edit = r#"UPDATE connections SET failure = '{"reason":"ROLLBACK_SUSPECTED","code":null,
+        "since":"2026-01-01T00:00:00Z","count":1,"behind":{"generation":9223372036854775807,"is_end":true}}'
+        WHERE account || '/' || role = ?1"#;
+    app.edit_store(edit, "acme/service_user");
+    app.operator().await.connection().await.unwrap();
+
+    app.link("svc@contoso.com").await;
+
+    app.job_runner().await.token().await.unwrap();
 }

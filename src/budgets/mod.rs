@@ -76,6 +76,8 @@ struct Line {
 struct Silence {
     /// Requests that nothing answered, since the last one that something did.
     in_a_row: u32,
+    /// Until then the tenant is left alone.
+    until: Duration,
     /// One that finds out is under way, until then at most.
     asks_until: Duration,
 }
@@ -127,7 +129,11 @@ impl TokenBudget {
         let line = self.line(tenant);
         self.wait(&line.waiting, urgency, until, || self.check_tenant(tenant, &line)).await?;
         let mut turn = Turn { line: &line, is_used: false };
-        let check_overall = || self.overall.check().map_err(|not| not.wait_time_from(self.nanos()));
+        let check_overall = || match self.pause_left(tenant) {
+            // It may have asked for it while others waited.
+            Some(left) => Err(left),
+            None => self.overall.check().map_err(|not| not.wait_time_from(self.nanos())),
+        };
         self.wait(&self.waiting, urgency, until, check_overall).await?;
         turn.is_used = true;
         Ok(())
@@ -154,18 +160,19 @@ impl TokenBudget {
         *self.line(tenant).silence.lock().expect("no panic while held") = Silence::default();
     }
 
-    /// Nothing did. So many in a row, and the tenant is left alone.
+    /// Nothing did. So many in a row, and the tenant is left alone, longer each time. What was on its way when that
+    /// began tells nothing more: one moment may have swallowed them all.
     pub fn unanswered(&self, tenant: &TenantId) {
-        let in_a_row = {
-            let line = self.line(tenant);
-            let mut silence = line.silence.lock().expect("no panic while held");
-            let in_a_row = silence.in_a_row.saturating_add(1);
-            *silence = Silence { in_a_row, asks_until: Duration::ZERO };
-            in_a_row
-        };
-        if let Some(failures) = in_a_row.checked_sub(SILENT_AFTER) {
-            self.pause(tenant, SILENCE.wait(failures + 1, make_luck()));
+        let now = self.clock.now().monotonic;
+        let line = self.line(tenant);
+        let mut silence = line.silence.lock().expect("no panic while held");
+        if now < silence.until {
+            return;
         }
+        let in_a_row = silence.in_a_row.saturating_add(1);
+        let pause = in_a_row.checked_sub(SILENT_AFTER).map(|more| SILENCE.wait(more + 1, make_luck()));
+        let until = pause.map_or(Duration::ZERO, |pause| now.saturating_add(pause));
+        *silence = Silence { in_a_row, until, asks_until: Duration::ZERO };
     }
 
     /// Whether nothing answers for the tenant.
@@ -189,7 +196,10 @@ impl TokenBudget {
         if line.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok() {
             return Ok(());
         }
-        self.tenants.check_key(tenant).map_err(|not| not.wait_time_from(self.nanos()))
+        self.tenants.check_key(tenant).map_err(|not| {
+            line.asks_no_more();
+            not.wait_time_from(self.nanos())
+        })
     }
 
     /// Lets those go first who are waited for.
@@ -247,11 +257,19 @@ impl Line {
         if silence.in_a_row < SILENT_AFTER {
             return Ok(());
         }
+        if now < silence.until {
+            return Err(silence.until.saturating_sub(now));
+        }
         if now < silence.asks_until {
             return Err(LOOK_AGAIN);
         }
         silence.asks_until = now + ASKS_MAX;
         Ok(())
+    }
+
+    /// Whoever was to find out does not.
+    fn asks_no_more(&self) {
+        self.silence.lock().expect("no panic while held").asks_until = Duration::ZERO;
     }
 }
 
@@ -272,6 +290,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if !self.is_used {
             self.line.unused.fetch_add(1, Ordering::Relaxed);
+            self.line.asks_no_more();
         }
     }
 }
@@ -405,6 +424,39 @@ mod tests {
         clock.sleep(moment).await;
         let early = budget.turn(&asked, Urgency::Demanded, Duration::ZERO).await;
         assert!(early.is_err(), "one turn was given back, not two");
+    }
+
+    /// P6: requests that one moment swallowed are one reason to be silent, and any answer ends it.
+    #[tokio::test(start_paused = true)]
+    async fn f10_a_burst_of_silence_is_one_and_ends_with_an_answer() {
+        let (budget, clock) = budget(100, 100);
+        let tenant = tenant('1');
+        let ask = || budget.turn(&tenant, Urgency::Demanded, Duration::ZERO);
+        for _ in 0..32 {
+            budget.unanswered(&tenant);
+        }
+        assert!(ask().await.is_err());
+        clock.sleep(SILENCE.min * 2).await;
+        assert_eq!(ask().await, Ok(()), "one finds out");
+        budget.unanswered(&tenant);
+        assert!(ask().await.is_err());
+        budget.answered(&tenant);
+        assert_eq!(ask().await, Ok(()), "something answered what was on its way");
+    }
+
+    /// Whoever has a turn of a tenant, and waits for one of all, does not ask a tenant that refused meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn f08_a_wish_holds_for_those_too_who_wait_for_the_pace_over_all() {
+        let (budget, clock) = budget(1, 100);
+        let (one, other) = (tenant('1'), tenant('2'));
+        budget.turn(&other, Urgency::Demanded, LONG).await.unwrap();
+        let refused = async {
+            clock.sleep(Duration::from_millis(100)).await;
+            budget.pause(&one, Duration::from_mins(1));
+        };
+        let within = Duration::from_secs(3);
+        let (asked, ()) = tokio::join!(budget.turn(&one, Urgency::Demanded, within), refused);
+        assert!(asked.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,10 +100,9 @@ impl Refresh {
         } else {
             Problem::new(Reason::UpstreamThrottled, PACED)
         };
-        let problem = problem.retry_after(wait);
         // Spread, so that those who were sent away together do not come back together.
         let pause = wait.mul_f64(1.0 + make_luck() / 2.0);
-        Setback { problem, failure: None, pause, is_guess: false }
+        Setback { problem: problem.retry_after(pause), failure: None, pause, is_guess: is_silent }
     }
 
     /// So much time went by since the lease was had that another replica could have it before Entra answers.

@@ -92,6 +92,7 @@ impl ExpiryWatch {
     pub async fn run(mut self, stop: CancellationToken) {
         let clock = self.clock.clone();
         loop {
+            let began = clock.now().monotonic;
             match self.look().await {
                 Ok(look) => self.tell(look),
                 Err(error) => {
@@ -101,9 +102,11 @@ impl ExpiryWatch {
                     );
                 }
             }
+            // However long the look took.
+            let took = clock.now().monotonic.saturating_sub(began);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = clock.sleep(EVERY) => {}
+                () = clock.sleep(EVERY.saturating_sub(took)) => {}
             }
         }
     }

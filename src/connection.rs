@@ -71,7 +71,7 @@ pub struct Failure {
     pub behind: Option<Seen>,
 }
 
-/// A link or a disconnect that somebody saw: what the store must not fall back behind.
+/// A link or a disconnect: what the store must not fall back behind once somebody saw it.
 #[derive(
     Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize,
 )]
@@ -79,6 +79,16 @@ pub struct Seen {
     pub generation: Generation,
     /// A disconnect.
     pub is_end: bool,
+}
+
+impl Seen {
+    pub fn link(generation: Generation) -> Self {
+        Self { generation, is_end: false }
+    }
+
+    pub fn end(generation: Generation) -> Self {
+        Self { generation, is_end: true }
+    }
 }
 
 /// What happened to a connection, as its watchers are told.

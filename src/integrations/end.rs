@@ -74,8 +74,7 @@ impl Integrations {
             for key in live {
                 let Some((generation, identity)) = self.vault.disconnect(&key).await? else { continue };
                 self.tokens.end(&key, generation);
-                let seen = Seen { generation, is_end: true };
-                self.gate.record_seen(self.vault.store_id(), &key, seen).await;
+                self.gate.record_seen(self.vault.store_id(), &key, Seen::end(generation)).await;
                 tracing::info!(connection.key = %key, connection.generation = generation.0, "disconnected");
                 let mut event = asking.event(Outcome::Done).about(&key);
                 event.generation = Some(generation);

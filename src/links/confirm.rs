@@ -120,12 +120,12 @@ impl Parts {
         });
         let generation = self.vault.connect((&link, version), standing, &connection).await?;
         tracing::info!(connection.key = %link.key, connection.generation = generation.0, "connected");
-        let opened = Opened { key: link.key, generation, connection, failure: None, store_now };
+        let since = generation;
+        let opened = Opened { key: link.key, generation, since, connection, failure: None, store_now };
         if let Connection::Live(live) = &opened.connection {
             self.tokens.adopt(&opened.key, generation, live, store_clock);
         }
-        let seen = Seen { generation, is_end: false };
-        self.gate.record_seen(self.vault.store_id(), &opened.key, seen).await;
+        self.gate.record_seen(self.vault.store_id(), &opened.key, Seen::link(generation)).await;
         Ok(ConnectionView::of(&opened))
     }
 }

@@ -54,8 +54,7 @@ impl Parts {
         if let Some((generation, _)) = &done {
             self.tokens.end(key, *generation);
             tracing::info!(connection.key = %key, connection.generation = generation.0, "disconnected");
-            let seen = Seen { generation: *generation, is_end: true };
-            self.gate.record_seen(self.vault.store_id(), key, seen).await;
+            self.gate.record_seen(self.vault.store_id(), key, Seen::end(*generation)).await;
         }
         Ok(done)
     }
@@ -63,7 +62,7 @@ impl Parts {
     /// Whoever repeats it did not hear that it was done, and neither, perhaps, did the record.
     async fn note_end(&self, opened: Option<&Opened>) {
         let Some(Opened { key, generation, connection: Connection::Ended(_), .. }) = opened else { return };
-        let seen = Seen { generation: *generation, is_end: true };
+        let seen = Seen::end(*generation);
         if self.vault.note_seen(key, seen) {
             self.gate.record_seen(self.vault.store_id(), key, seen).await;
         }

@@ -112,10 +112,9 @@ impl Parts {
             imported.imported_at = standing.store_now;
             match self.vault.import(key, &standing, &imported).await {
                 Ok(generation) => {
-                    self.tokens.hold_back(key, generation, imported.imported_at);
+                    self.tokens.hold_back(key, generation);
                     tracing::info!(connection.key = %key, connection.generation = generation.0, "imported");
-                    let seen = Seen { generation, is_end: false };
-                    self.gate.record_seen(self.vault.store_id(), key, seen).await;
+                    self.gate.record_seen(self.vault.store_id(), key, Seen::link(generation)).await;
                     return Ok(ImportOutcome::Imported);
                 }
                 Err(VaultError::Changed(_)) => {} // A refresh or a link landed: look again.

@@ -78,8 +78,7 @@ impl Parts {
                 // Whoever changed it ended what stood there, perhaps before this one did.
                 if let Some((generation, _)) = self.vault.disconnect(&key).await? {
                     self.tokens.end(&key, generation);
-                    let seen = Seen { generation, is_end: true };
-                    self.gate.record_seen(self.vault.store_id(), &key, seen).await;
+                    self.gate.record_seen(self.vault.store_id(), &key, Seen::end(generation)).await;
                 }
                 return Err(refused);
             }
@@ -87,9 +86,10 @@ impl Parts {
                 self.tokens.adopt(&key, generation, live, &store_clock);
             }
             tracing::info!(connection.key = %key, connection.generation = generation.0, "connected");
-            self.gate.record_seen(self.vault.store_id(), &key, Seen { generation, is_end: false }).await;
+            self.gate.record_seen(self.vault.store_id(), &key, Seen::link(generation)).await;
             let store_now = standing.store_now;
-            return Ok(ConnectionView::of(&Opened { key, generation, connection, failure: None, store_now }));
+            let opened = Opened { key, generation, since: generation, connection, failure: None, store_now };
+            return Ok(ConnectionView::of(&opened));
         }
         Err(VaultError::Changed(key.to_string()).into())
     }

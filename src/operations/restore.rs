@@ -47,12 +47,15 @@ impl Operations {
         scope: &RestoreScope,
         dry_run: bool,
     ) -> Result<Vec<Restored>, Refused> {
-        if let Some(account) = scope.account() {
-            self.vault.look_for_suspected(account).await?;
-        }
         let mut rollbacks = self.vault.rollbacks().await?;
+        if let Some(account) = scope.account() {
+            rollbacks.extend(self.vault.suspected(account).await?);
+            rollbacks.sort_by(|one, other| one.key.cmp(&other.key));
+            rollbacks.dedup_by(|one, other| one.key == other.key);
+        }
         rollbacks.retain(|rollback| scope.has(rollback));
-        if dry_run {
+        // What is accepted is recorded one by one.
+        if dry_run || rollbacks.is_empty() {
             let mut event = asking.event(Outcome::Done);
             event.account = scope.account().cloned();
             self.gate.record(event).await?;

@@ -251,6 +251,12 @@ impl Store {
         ask!(self.record_failure(verdict))
     }
 
+    /// Gives the lease back, not to be had again before `retry_at`: what is remembered of failures is left alone, but
+    /// that a loss that was foreseen is replaced by the verdict's failure.
+    pub async fn put_off(&self, verdict: Verdict) -> Result<Cas, StoreError> {
+        ask!(self.put_off(verdict))
+    }
+
     /// Writes a verdict that holds unless the holder of the lease writes another one; keeps the lease.
     pub async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
         ask!(self.foresee_failure(verdict))
@@ -339,7 +345,7 @@ impl Store {
 /// What replicas compare with what they hold.
 impl Store {
     /// The generations of these connections, in any order; of those that have a row.
-    pub async fn generations(&self, keys: Vec<ConnectionKey>) -> Result<Vec<Compared>, StoreError> {
+    pub async fn generations(&self, keys: Vec<ConnectionKey>) -> Result<Loaded<Vec<Compared>>, StoreError> {
         ask!(self.generations(keys))
     }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Refresh;
 use crate::connection::ConnectionKey;
 use crate::ids::Generation;
-use crate::vault::{Compared, News, VaultError};
+use crate::vault::{News, VaultError};
 
 /// An actor for the app to run.
 pub struct Follower {
@@ -107,20 +107,21 @@ impl Refresh {
                     self.look_again(key).await?;
                 }
             }
-            for Compared { key, generation, is_suspected } in compared {
-                let Some(slot) = self.slots.find(&key) else { continue };
-                let went_back = generation < slot.known().generation;
-                if (went_back || is_suspected) && slot.has_token() {
+            for one in compared {
+                let Some(slot) = self.slots.find(&one.key).filter(|slot| !slot.was_looked_at(&one)) else {
+                    continue;
+                };
+                let went_back = one.generation < slot.known().generation;
+                if (went_back || one.is_suspected) && slot.has_token() {
                     // A failover that lost its last commits. Of a refresh the older grant goes on.
+                    let key = &one.key;
                     tracing::error!(connection.key = %key, "the store went back behind what was seen of a connection");
-                    self.look_again(&key).await?;
+                    self.look_again(key).await?;
                 } else {
-                    self.follow(&key, generation).await?;
+                    self.follow(&one.key, one.generation).await?;
                 }
+                slot.note_look(one);
             }
-        }
-        if after_return {
-            self.vault.suspect_rollbacks(&*self.clock).await?;
         }
         for accounts in self.accounts.held().chunks(COMPARED_AT_ONCE) {
             let named = accounts.iter().map(|(account, _)| account.clone()).collect();
@@ -130,6 +131,10 @@ impl Refresh {
                     self.accounts.reload(account).await?;
                 }
             }
+        }
+        // Last: there may be many.
+        if after_return {
+            self.vault.suspect_rollbacks(&*self.clock).await?;
         }
         Ok(())
     }

@@ -44,14 +44,14 @@ pub use self::follow::Follower;
 pub use self::metrics::Metrics;
 pub use self::refresh::{Refresh, RefreshParts};
 pub use self::refresher::{RefreshConfig, Refresher};
-use self::slot::{Answer, Slot, Slots, Stands};
+use self::slot::{Answer, Slot, Slots, token_of};
 use crate::clock::{Clock, StoreClock, Validity, earlier};
-use crate::connection::{ConnectionKey, Identity};
+use crate::connection::{ConnectionKey, Identity, Seen};
 use crate::ids::Generation;
 use crate::policy::Allowed;
 use crate::reason::{Problem, Reason};
 use crate::secret::{AccessToken, Fingerprint, make_luck};
-use crate::vault::{Connection, Live, Opened};
+use crate::vault::{Live, Opened};
 
 /// Hands out tokens. Cheap to clone; all clones share the slots.
 #[derive(Clone)]
@@ -134,39 +134,31 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Publishes a connection that was just made or confirmed.
+    /// Publishes a connection that was just made.
     pub fn adopt(&self, key: &ConnectionKey, generation: Generation, live: &Live, store: &StoreClock) {
-        let token = slot::token_of(live, generation, store);
-        let slot = self.slots.slot(key);
-        slot.learn(generation, Stands::Since(live.linked_at), token);
-        slot.settle();
+        self.publish_as(key, generation, Seen::link(generation), token_of(live, generation, store));
     }
 
     /// Publishes a disconnect: nothing of this or an older generation is released again.
     pub fn end(&self, key: &ConnectionKey, generation: Generation) {
-        self.publish_no_token(key, generation, Stands::Nobody);
+        self.publish_as(key, generation, Seen::end(generation), None);
     }
 
     /// Publishes an import: nothing of who stood there is released again, nor of who came until it is proven.
-    pub fn hold_back(&self, key: &ConnectionKey, generation: Generation, imported_at: Timestamp) {
-        self.publish_no_token(key, generation, Stands::Since(imported_at));
-    }
-
-    fn publish_no_token(&self, key: &ConnectionKey, generation: Generation, stands: Stands) {
-        let slot = self.slots.slot(key);
-        slot.learn(generation, stands, None);
-        slot.settle();
+    pub fn hold_back(&self, key: &ConnectionKey, generation: Generation) {
+        self.publish_as(key, generation, Seen::link(generation), None);
     }
 
     /// Publishes what a row says that was just read.
     pub fn publish(&self, opened: &Opened, store: &StoreClock) {
-        match &opened.connection {
-            Connection::Live(live) => self.adopt(&opened.key, opened.generation, live, store),
-            Connection::Imported(_) | Connection::Ended(_) => {
-                let stands = Stands::of(&opened.connection);
-                self.publish_no_token(&opened.key, opened.generation, stands);
-            }
-        }
+        let token = opened.connection.live().and_then(|live| token_of(live, opened.generation, store));
+        self.publish_as(&opened.key, opened.generation, opened.seen(), token);
+    }
+
+    fn publish_as(&self, key: &ConnectionKey, generation: Generation, seen: Seen, token: Option<Token>) {
+        let slot = self.slots.slot(key);
+        slot.learn(generation, seen, token);
+        slot.settle();
     }
 
     /// Why the last refresh failed, if none succeeded since.

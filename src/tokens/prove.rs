@@ -151,7 +151,6 @@ impl Refresh {
         let keep_alive = make_keep_alive_at(hold.store_now);
         if let Some(generation) = self.commit(hold, &connection, Some(keep_alive)).await {
             tracing::info!(connection.key = %hold.key, "an import was proven");
-            self.note_seen(&hold.key, Seen { generation, is_end: false }).await;
             self.committed(hold, generation, &connection);
         }
     }
@@ -170,8 +169,8 @@ impl Refresh {
                 connection.key = %hold.key, imported.at = %imported.imported_at,
                 "an import proved to be somebody else's and was ended"
             );
-            self.note_seen(&hold.key, Seen { generation, is_end: true }).await;
-            self.learn(&hold.key, generation, &ended, &hold.store_clock);
+            self.note_seen(&hold.key, Seen::end(generation)).await;
+            self.learn(&hold.key, (generation, Seen::end(generation)), &ended, &hold.store_clock);
             self.tell(&hold.key, not_linked(&hold.key), Duration::ZERO);
         }
     }

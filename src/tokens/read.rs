@@ -2,18 +2,18 @@
 //!
 //! # Invariants
 //!
-//! 1. A row that was read after a newer one was known, and of somebody else, is of a store that went back: it
-//!    is refused here, and by every replica that reads it (P9, design.md 6.13). An older row of the same link
-//!    is none: a refresh was lost, and its older grant goes on.
+//! 1. A row of before a link or disconnect that was known when it was asked for is of a store that went back: it is
+//!    refused here, and by every replica that reads it (P9, design.md 6.13). An older row of the same link is
+//!    none: a refresh was lost, and its older grant goes on.
 //! 2. Who was linked or disconnected is remembered and recorded once it is learned, whichever replica did it:
 //!    that one may be gone when it is needed.
 
 use super::Refresh;
-use super::slot::{Known, Stands, token_of};
+use super::slot::{Known, token_of};
 use crate::clock::StoreClock;
 use crate::connection::{ConnectionKey, Seen};
 use crate::ids::Generation;
-use crate::vault::{Connection, Hold, Leased, Opened, VaultError};
+use crate::vault::{Connection, Leased, Opened, Rollback, VaultError};
 
 impl Refresh {
     /// The row, once its slot has learned what it says, and the store's clock. A slot that knows better withholds
@@ -23,17 +23,17 @@ impl Refresh {
         // Before it is asked: what is learned meanwhile may be newer than what is read, and nothing wrong.
         let known = slot.known();
         let asked = self.clock.now();
-        let opened = match self.vault.connection(key).await {
-            Ok(Some(opened)) if known.is_ahead_of(opened.generation, Stands::of(&opened.connection)) => {
-                Err(self.went_back(key, known).await?)
-            }
-            Ok(None) if known.is_ahead_of(Generation::default(), Stands::Nobody) => {
-                self.note_seen(key, known.seen()).await;
-                self.vault.connection(key).await
-            }
-            read => read,
-        };
-        let opened = opened.inspect_err(|error| {
+        let mut read = self.vault.connection(key).await;
+        if let (Some(seen), Ok(found)) = (known.seen, &read)
+            && found.as_ref().map_or(!seen.is_end, |opened| opened.seen() < seen)
+        {
+            self.note_seen(key, seen).await;
+            read = self.vault.connection(key).await;
+        }
+        if let Err(VaultError::RolledBack(rollback)) = &read {
+            self.refuse_everywhere(rollback).await?;
+        }
+        let opened = read.inspect_err(|error| {
             if error.is_of_one_record() {
                 slot.withhold(known.generation);
             }
@@ -43,34 +43,27 @@ impl Refresh {
             return Ok(None);
         };
         let store = StoreClock::new(opened.store_now, asked, self.clock.now());
-        self.learn(key, opened.generation, &opened.connection, &store);
+        self.learn(key, (opened.generation, opened.seen()), &opened.connection, &store);
         self.note_if_new(known, &opened).await;
         Ok(Some((opened, store)))
     }
 
     /// Whether this lease is of somebody who stands there no more: then nothing of theirs is spent.
     pub(super) fn is_outdated(&self, leased: &Leased) -> bool {
-        let stands = Stands::Since(match leased {
-            Leased::Live(lease) => lease.live.linked_at,
-            Leased::Imported(lease) => lease.imported.imported_at,
-        });
-        let Hold { key, generation, .. } = leased.hold();
-        self.slots.slot(key).known().is_ahead_of(*generation, stands)
+        let hold = leased.hold();
+        Some(Seen::link(hold.since)) < self.slots.slot(&hold.key).known().seen
     }
 
     /// What a connection's row says, for its slot.
     pub(super) fn learn(
         &self,
         key: &ConnectionKey,
-        generation: Generation,
+        (generation, seen): (Generation, Seen),
         connection: &Connection,
         store: &StoreClock,
     ) {
-        let token = match connection {
-            Connection::Live(live) => token_of(live, generation, store),
-            Connection::Imported(_) | Connection::Ended(_) => None,
-        };
-        self.slots.slot(key).learn(generation, Stands::of(connection), token);
+        let token = connection.live().and_then(|live| token_of(live, generation, store));
+        self.slots.slot(key).learn(generation, seen, token);
     }
 
     /// Remembers and records a link or a disconnect, unless that was done.
@@ -80,33 +73,20 @@ impl Refresh {
         }
     }
 
-    /// Has the row refused by everybody. What it says of itself then is the error.
-    async fn went_back(&self, key: &ConnectionKey, known: Known) -> Result<VaultError, VaultError> {
-        self.note_seen(key, known.seen()).await;
-        self.vault.suspect(key, &*self.clock).await?;
-        // Written anew meanwhile: whoever asked asks again.
-        let changed = || VaultError::Changed(key.to_string());
-        Ok(self.vault.connection(key).await.err().unwrap_or_else(changed))
+    /// Has a row that went back refused by everybody, and remembers what it is behind.
+    async fn refuse_everywhere(&self, Rollback { key, found, seen }: &Rollback) -> Result<(), VaultError> {
+        self.note_seen(key, *seen).await;
+        match found {
+            Some(_) => self.vault.suspect(key, &*self.clock).await,
+            None => Ok(()),
+        }
     }
 
     /// A tombstone always tells something; a link only to who knew another one.
     async fn note_if_new(&self, known: Known, opened: &Opened) {
-        let stands = Stands::of(&opened.connection);
-        let is_end = stands == Stands::Nobody;
-        let is_new = is_end || known.stands != Stands::Unknown;
-        if known.stands != stands && is_new {
-            self.note_seen(&opened.key, Seen { generation: opened.generation, is_end }).await;
+        let seen = opened.seen();
+        if known.seen != Some(seen) && (seen.is_end || known.seen.is_some()) {
+            self.note_seen(&opened.key, seen).await;
         }
-    }
-}
-
-impl Known {
-    /// Whether a row is older than what is known, and of somebody else.
-    fn is_ahead_of(self, generation: Generation, stands: Stands) -> bool {
-        generation < self.generation && self.stands != stands && self.stands != Stands::Unknown
-    }
-
-    fn seen(self) -> Seen {
-        Seen { generation: self.generation, is_end: self.stands == Stands::Nobody }
     }
 }

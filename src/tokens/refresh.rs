@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use super::land::{Landing, RETRY_COMMIT};
 use super::metrics::Outcome;
 use super::setback::Setback;
-use super::slot::{Slots, Stands, token_of};
+use super::slot::{Slots, token_of};
 use super::spend::Unspent;
 use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::budgets::{TokenBudget, Urgency};
 use crate::clock::{Clock, StoreClock, between, later};
-use crate::connection::{ConnectionKey, Failure};
+use crate::connection::{ConnectionKey, Failure, Seen};
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;
 use crate::identify::Identify;
@@ -170,7 +170,7 @@ impl Refresh {
     async fn is_answered_by(&self, lease: &Lease, want: &Want) -> bool {
         let Lease { hold, live } = lease;
         let token = token_of(live, hold.generation, &hold.store_clock);
-        self.slots.slot(&hold.key).learn(hold.generation, Stands::Since(live.linked_at), token);
+        self.slots.slot(&hold.key).learn(hold.generation, Seen::link(hold.since), token);
         if !self.settle_if_answered(&hold.key, want) {
             return false;
         }

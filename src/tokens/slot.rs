@@ -5,16 +5,15 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use super::Token;
 use crate::clock::{Moment, StoreClock};
-use crate::connection::ConnectionKey;
+use crate::connection::{ConnectionKey, Seen};
 use crate::ids::{AccountId, Generation};
 use crate::reason::{Problem, Reason};
 use crate::secret::Fingerprint;
-use crate::vault::{Connection, Live};
+use crate::vault::{Compared, Live};
 
 /// All slots of this process.
 #[derive(Default)]
@@ -29,6 +28,8 @@ pub(super) struct Slot {
     /// The generation whose first release was told to the refresher.
     used: AtomicI64,
     forced: Mutex<Option<Duration>>,
+    /// The row that a comparison looked at last, and what was known then.
+    looked_at: Mutex<Option<(Compared, Generation)>>,
     /// When it was last asked for, as [`Slots::asked`] counts.
     asked: AtomicU64,
     /// Tells whoever waits for somebody's lease that it may be free again.
@@ -40,26 +41,17 @@ pub(super) struct State {
     /// Grows with each thing that ended: a read of the row, a refresh, whatever its outcome.
     attempts: u64,
     generation: Generation,
-    stands: Stands,
+    /// The link or disconnect that made what is known; none: nothing is.
+    seen: Option<Seen>,
     token: Option<Arc<Token>>,
     problem: Option<Obstacle>,
-}
-
-/// Who stands in a connection's place, as far as a slot knows.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) enum Stands {
-    #[default]
-    Unknown,
-    /// Who was linked, connected or imported then.
-    Since(Timestamp),
-    Nobody,
 }
 
 /// What was learned last of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     pub(super) generation: Generation,
-    pub(super) stands: Stands,
+    pub(super) seen: Option<Seen>,
 }
 
 /// Why there is no new token, and how long asking again is pointless.
@@ -119,6 +111,7 @@ impl Default for Slot {
             state: watch::Sender::default(),
             used: AtomicI64::new(i64::MIN),
             forced: Mutex::default(),
+            looked_at: Mutex::default(),
             asked: AtomicU64::new(0),
             returned: Notify::new(),
         }
@@ -140,7 +133,7 @@ impl Slot {
 
     pub(super) fn known(&self) -> Known {
         let state = self.state.borrow();
-        Known { generation: state.generation, stands: state.stands }
+        Known { generation: state.generation, seen: state.seen }
     }
 
     pub(super) fn answer(&self, min_ttl: Duration, now: Moment) -> Answer {
@@ -179,13 +172,13 @@ impl Slot {
         self.state.borrow().holds(fingerprint)
     }
 
-    /// Takes what a row says, if it is newer than what is known (invariant 3 of [`super`]). Wakes
-    /// nobody: a look at the row may be only the first half of an answer.
-    pub(super) fn learn(&self, generation: Generation, stands: Stands, token: Option<Token>) {
+    /// Takes what a row says, if it is newer than what is known (invariant 3 of [`super`]) and not of somebody
+    /// before. Wakes nobody: a look at the row may be only the first half of an answer.
+    pub(super) fn learn(&self, generation: Generation, seen: Seen, token: Option<Token>) {
         self.state.send_modify(|state| {
-            if state.generation < generation {
+            if state.generation < generation && state.seen <= Some(seen) {
                 state.generation = generation;
-                state.stands = stands;
+                state.seen = Some(seen);
                 state.token = token.map(Arc::new);
                 state.problem = None;
             }
@@ -194,12 +187,12 @@ impl Slot {
 
     /// Takes a token that could not be committed yet, in the place of the one of this generation. Anything that
     /// was committed later ousts it, because the generation stays (design.md 6.6). False: something was.
-    pub(super) fn lend(&self, generation: Generation, token: Token) -> bool {
+    pub(super) fn lend(&self, generation: Generation, seen: Seen, token: Token) -> bool {
         self.state.send_if_modified(|state| {
-            let is_current = state.generation <= generation;
+            let is_current = state.generation <= generation && state.seen <= Some(seen);
             if is_current {
                 state.generation = generation;
-                state.stands = Stands::Since(token.linked_at);
+                state.seen = Some(seen);
                 state.token = Some(Arc::new(token));
                 state.problem = None;
             }
@@ -247,22 +240,24 @@ impl Slot {
         may
     }
 
+    /// Whether a comparison looked at this row already, and nothing was learned since: it would say the same again.
+    pub(super) fn was_looked_at(&self, compared: &Compared) -> bool {
+        let looked_at = self.looked_at.lock().expect("no panic while held");
+        let known = self.known().generation;
+        looked_at.as_ref().is_some_and(|(row, then)| row == compared && *then == known)
+    }
+
+    pub(super) fn note_look(&self, compared: Compared) {
+        let known = self.known().generation;
+        *self.looked_at.lock().expect("no panic while held") = Some((compared, known));
+    }
+
     pub(super) fn is_first_use(&self, generation: Generation) -> bool {
         self.used.swap(generation.0, Ordering::Relaxed) != generation.0
     }
 
     pub(super) fn unmark_use(&self) {
         self.used.store(i64::MIN, Ordering::Relaxed);
-    }
-}
-
-impl Stands {
-    pub(super) fn of(connection: &Connection) -> Self {
-        match connection {
-            Connection::Live(live) => Self::Since(live.linked_at),
-            Connection::Imported(imported) => Self::Since(imported.imported_at),
-            Connection::Ended(_) => Self::Nobody,
-        }
     }
 }
 

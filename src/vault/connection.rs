@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::record::ConnectionForm;
-use crate::connection::{ConnectionKey, Failure, Identity};
+use crate::connection::{ConnectionKey, Failure, Identity, Seen};
 use crate::ids::{Generation, Label, ObjectId};
 use crate::reason::Reason;
 use crate::secret::{AccessToken, RawIdToken, RefreshToken};
@@ -91,9 +91,18 @@ pub struct StoredToken {
 pub struct Opened {
     pub key: ConnectionKey,
     pub generation: Generation,
+    /// The generation with which who stands there came, or was disconnected: a refresh keeps it.
+    pub since: Generation,
     pub connection: Connection,
     pub failure: Option<Failure>,
     pub store_now: Timestamp,
+}
+
+impl Opened {
+    /// The link or disconnect that made what it says.
+    pub fn seen(&self) -> Seen {
+        Seen { generation: self.since, is_end: !self.connection.is_open() }
+    }
 }
 
 /// Who stands in a place.
@@ -110,6 +119,13 @@ pub struct Standing {
 }
 
 impl Connection {
+    pub fn live(&self) -> Option<&Live> {
+        match self {
+            Self::Live(live) => Some(live),
+            Self::Imported(_) | Self::Ended(_) => None,
+        }
+    }
+
     /// Whether it is anything but a tombstone.
     pub fn is_open(&self) -> bool {
         match self {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::connection::{Connection, Ended, Imported, Opened, Standing};
 use super::marks::Began;
-use super::record::{self, ConnectionForm};
+use super::record::{self, ConnectionForm, ConnectionRecord};
 use super::{Hold, Link, Vault, VaultError};
 use crate::clock::later;
 use crate::connection::{Change, ConnectionKey, Identity, Seen};
@@ -71,9 +71,13 @@ impl Vault {
         refreshed: &Connection,
         refresh_at: Option<Timestamp>,
     ) -> SealedRefresh {
+        let next = (refresh_at, hold.change_by(refreshed));
         let from = (Some(hold.generation), hold.store_now);
-        let change = hold.change_by(refreshed);
-        SealedRefresh(self.write(&hold.key, from, &refreshed.into(), (refresh_at, change)))
+        if !refreshed.is_open() {
+            return SealedRefresh(self.write(&hold.key, from, refreshed.into(), next));
+        }
+        let at = (hold.generation, hold.next_generation());
+        SealedRefresh(self.write_on(&hold.key, at, (hold.since, refreshed.into()), next))
     }
 
     /// Writes it, if the connection is still the one that was leased. To be repeated after an error: if it was
@@ -94,7 +98,7 @@ impl Vault {
 
     /// The generations that the store has now, for replicas that compare what they hold.
     pub async fn generations(&self, keys: Vec<ConnectionKey>) -> Result<Vec<Compared>, VaultError> {
-        Ok(self.store.generations(keys).await?)
+        Ok(self.store.generations(keys).await?.row)
     }
 
     /// Brings refreshes forward: connections that are used get their next one at half life.
@@ -134,6 +138,10 @@ impl Vault {
             Ok(Connection::Ended(ended)) => (None, ended.origin),
             Err(error) => {
                 tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "damaged");
+                if let VaultError::RolledBack(rollback) = error {
+                    // What takes its place has to be above that.
+                    self.marks.note(key, rollback.seen);
+                }
                 (None, None)
             }
         };
@@ -167,11 +175,11 @@ impl Vault {
                 origin: standing.origin.clone(),
             });
             let from = (standing.generation, standing.store_now);
-            let write = self.write(key, from, &(&tombstone).into(), (None, Some(Change::Disconnected)));
+            let write = self.write(key, from, (&tombstone).into(), (None, Some(Change::Disconnected)));
             let generation = write.generation;
             let ended = self.ended_links(&key.account, Some(&key.role), DISCONNECTED).await?;
             if let Cas::Won = self.store.disconnect(write, ended).await? {
-                self.marks.note(key, Seen { generation, is_end: true });
+                self.marks.note(key, Seen::end(generation));
                 self.wake_watchers();
                 self.forget_old_pages().await;
                 return Ok(Some((generation, identity)));
@@ -202,12 +210,12 @@ impl Vault {
         let now = standing.store_now;
         let from = (standing.generation, now);
         let due = Some(make_keep_alive_at(now));
-        let write = self.write(&link.key, from, &connection.into(), (due, Some(Change::Connected)));
+        let write = self.write(&link.key, from, connection.into(), (due, Some(Change::Connected)));
         let generation = write.generation;
         let row = self.link_row(link, version + 1);
         match self.store.connect(version, row, write).await? {
             Cas::Won => {
-                self.marks.note(&link.key, Seen { generation, is_end: false });
+                self.marks.note(&link.key, Seen::link(generation));
                 self.wake_watchers();
                 Ok(generation)
             }
@@ -223,9 +231,9 @@ impl Vault {
         connection: &Connection,
     ) -> Result<Generation, VaultError> {
         let from = (standing.generation, standing.store_now);
-        let write = self.write(key, from, &connection.into(), (None, Some(Change::Connected)));
+        let write = self.write(key, from, connection.into(), (None, Some(Change::Connected)));
         let generation = self.commit(write).await?;
-        self.marks.note(key, Seen { generation, is_end: false });
+        self.marks.note(key, Seen::link(generation));
         Ok(generation)
     }
 
@@ -238,9 +246,9 @@ impl Vault {
     ) -> Result<Generation, VaultError> {
         let now = standing.store_now;
         let from = (standing.generation, now);
-        let write = self.write(key, from, &imported.into(), (Some(now), Some(Change::Connected)));
+        let write = self.write(key, from, imported.into(), (Some(now), Some(Change::Connected)));
         let generation = self.commit(write).await?;
-        self.marks.note(key, Seen { generation, is_end: false });
+        self.marks.note(key, Seen::link(generation));
         Ok(generation)
     }
 
@@ -255,28 +263,39 @@ impl Vault {
         }
     }
 
-    /// The row that puts `connection` in the place of `expected`, one generation on.
+    /// The row that somebody's act puts in the place of `expected`, one generation on.
     pub(super) fn write(
         &self,
         key: &ConnectionKey,
         (expected, now): (Option<Generation>, Timestamp),
-        form: &ConnectionForm<'_>,
-        (refresh_at, change): (Option<Timestamp>, Option<Change>),
+        form: ConnectionForm<'_>,
+        next: (Option<Timestamp>, Option<Change>),
     ) -> ConnectionWrite {
         // Above what was seen, too: where the store went back, so may have its clock.
         let generation = expected.unwrap_or_default().max(self.marks.generation(key)).next(now);
-        self.write_at(key, (expected, generation), form, (refresh_at, change))
+        self.write_at(key, (expected, generation), ConnectionRecord { since: Some(generation), form }, next)
     }
 
-    /// The row that puts `connection` in the place of `expected`, at this generation.
-    pub(super) fn write_at(
+    /// The row that takes the place of another one of the same link.
+    pub(super) fn write_on(
+        &self,
+        key: &ConnectionKey,
+        (from, generation): (Generation, Generation),
+        (since, form): (Generation, ConnectionForm<'_>),
+        next: (Option<Timestamp>, Option<Change>),
+    ) -> ConnectionWrite {
+        self.write_at(key, (Some(from), generation), ConnectionRecord { since: Some(since), form }, next)
+    }
+
+    fn write_at(
         &self,
         key: &ConnectionKey,
         (expected, generation): (Option<Generation>, Generation),
-        form: &ConnectionForm<'_>,
+        record: ConnectionRecord<'_>,
         (refresh_at, change): (Option<Timestamp>, Option<Change>),
     ) -> ConnectionWrite {
-        let plain = record::write(form);
+        let plain = record::write(&record);
+        let form = record.form;
         let place = Place { table: TABLE, key: &key.to_string(), generation: generation.0 };
         ConnectionWrite {
             key: key.clone(),
@@ -303,8 +322,10 @@ impl Vault {
         store_now: Timestamp,
         began: Began,
     ) -> Result<Opened, VaultError> {
-        self.marks.check(&row, store_now, began)?;
-        self.open_sealed(row, store_now)
+        let behind = row.failure.as_ref().and_then(|failure| failure.behind);
+        let opened = self.open_sealed(row, store_now)?;
+        self.marks.check(&opened, behind, began)?;
+        Ok(opened)
     }
 
     /// Opens it even if it is older than what was seen.
@@ -315,7 +336,9 @@ impl Vault {
             .sealer
             .open(&place, &row.sealed)
             .map_err(|source| VaultError::Sealed { key: key.clone(), source })?;
-        let form: ConnectionForm<'_> = record::read(&plain).ok_or(VaultError::Damaged(key.clone()))?;
+        let ConnectionRecord { since, form } =
+            record::read(&plain).ok_or(VaultError::Damaged(key.clone()))?;
+        let since = since.unwrap_or(row.generation);
         let connection = Connection::from(form);
         if connection.is_open() != row.live {
             return Err(VaultError::Damaged(key));
@@ -323,7 +346,7 @@ impl Vault {
         // A loss that is foreseen is none while somebody is on it.
         let is_refreshing = row.lease_until.is_some_and(|until| store_now < until);
         let failure = row.failure.filter(|failure| !(failure.lost && is_refreshing));
-        Ok(Opened { key: row.key, generation: row.generation, connection, failure, store_now })
+        Ok(Opened { key: row.key, generation: row.generation, since, connection, failure, store_now })
     }
 }
 

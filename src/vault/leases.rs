@@ -39,6 +39,8 @@ pub enum Leased {
 pub struct Hold {
     pub key: ConnectionKey,
     pub generation: Generation,
+    /// As [`Opened::since`].
+    pub since: Generation,
     pub failure: Option<Failure>,
     pub store_now: Timestamp,
     pub store_clock: StoreClock,
@@ -213,9 +215,9 @@ impl Vault {
         Ok(())
     }
 
-    /// Gives a lease back unspent, not to be taken again before `until`. The row says what it said before.
+    /// Gives a lease back unspent, not to be taken again before `until`. What the row remembers stays.
     pub async fn put_off(&self, hold: &Hold, until: Timestamp) -> Result<(), VaultError> {
-        let _ = self.store.record_failure(hold.no_verdict(until)).await?;
+        let _ = self.store.put_off(hold.no_verdict(until)).await?;
         Ok(())
     }
 
@@ -233,13 +235,13 @@ impl Vault {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
         let seen = Watched::of(&row);
         match self.open(row, store_now, began) {
-            Ok(Opened { connection: Connection::Live(live), failure, .. }) => {
-                let hold = Hold { key, generation, failure, store_now, store_clock, fence, seen };
+            Ok(Opened { connection: Connection::Live(live), since, failure, .. }) => {
+                let hold = Hold { key, generation, since, failure, store_now, store_clock, fence, seen };
                 Ok(Some(Leased::Live(Box::new(Lease { hold, live }))))
             }
-            Ok(Opened { connection: Connection::Imported(imported), failure, .. }) => {
+            Ok(Opened { connection: Connection::Imported(imported), since, failure, .. }) => {
                 let seen = Watched { is_import: true, ..seen };
-                let hold = Hold { key, generation, failure, store_now, store_clock, fence, seen };
+                let hold = Hold { key, generation, since, failure, store_now, store_clock, fence, seen };
                 Ok(Some(Leased::Imported(Box::new(ImportLease { hold, imported }))))
             }
             Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),

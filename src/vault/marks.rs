@@ -2,8 +2,9 @@
 //!
 //! # Invariants
 //!
-//! 1. A row that is older than a link or disconnect that was seen does not open: not what was disconnected
-//!    comes back, and not an identity that was replaced (P9).
+//! 1. A row of before a link or disconnect that was seen does not open: not what was disconnected comes back, and
+//!    not an identity that was replaced (P9). When who stands there came is sealed in the row, and a refresh does
+//!    not change it: neither is it younger for one that landed since, nor older for one that was lost.
 //! 2. Who finds that out writes it into the row, so that replicas that saw nothing refuse it too.
 //! 3. Where an end was seen, a row that is not there is none that came back: its tombstone was erased, or is of a
 //!    time before it was ever linked. Nor is one that was linked so long ago that it may have ended, and its
@@ -22,12 +23,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::connection::{Connection, Ended, Standing};
+use super::connection::{Connection, Ended, Opened, Standing};
 use super::{Claimed, Vault, VaultError};
 use crate::clock::{Clock, earlier, later};
 use crate::connection::{Change, ConnectionKey, Seen};
 use crate::ids::{AccountId, Generation, StoreId};
-use crate::store::{Compared, ConnectionRow, Loaded};
+use crate::store::{Compared, Loaded};
 
 /// The newest link or disconnect that was seen of each connection.
 #[derive(Debug)]
@@ -89,22 +90,13 @@ impl Marks {
         true
     }
 
-    /// Whether a row that was read since `began` is older than what was seen, here or by who wrote that into it.
-    pub(super) fn check(
-        &self,
-        row: &ConnectionRow,
-        store_now: Timestamp,
-        began: Began,
-    ) -> Result<(), VaultError> {
-        let written = row.failure.as_ref().and_then(|failure| failure.behind);
+    /// Whether a row that was read since `began` is older than what was seen: here, or by who wrote `behind` into it.
+    pub(super) fn check(&self, row: &Opened, behind: Option<Seen>, began: Began) -> Result<(), VaultError> {
         // Anybody may edit a column: what no clock told yet, or not for long, is nothing that was seen.
-        let believed = later(store_now, AHEAD_MAX).as_microsecond();
-        let written = written.filter(|seen| seen.generation.0 <= believed);
-        if let Some(seen) = written {
-            self.note(&row.key, seen);
-        }
-        let seen = written.max(self.seen_before(&row.key, began));
-        rolled_back(&row.key, Some(row.generation), seen.filter(|seen| row.generation < seen.generation))
+        let believed = later(row.store_now, AHEAD_MAX).as_microsecond();
+        let behind = behind.filter(|seen| seen.generation.0 <= believed);
+        let seen = behind.max(self.seen_before(&row.key, began));
+        rolled_back(&row.key, Some(row.generation), seen.filter(|seen| row.since < seen.generation))
     }
 
     /// Whether a row is missed that should have been there at `store_now`.
@@ -114,9 +106,13 @@ impl Marks {
         store_now: Timestamp,
         began: Began,
     ) -> Result<(), VaultError> {
-        let kept_since = earlier(store_now, self.ended_kept).as_microsecond();
         let seen = self.seen_before(key, began);
-        rolled_back(key, None, seen.filter(|seen| !seen.is_end && kept_since < seen.generation.0))
+        rolled_back(key, None, seen.filter(|seen| self.is_missed(*seen, store_now)))
+    }
+
+    /// Whether a row should be there: nothing that was linked so lately can have been disconnected and erased.
+    fn is_missed(&self, seen: Seen, store_now: Timestamp) -> bool {
+        !seen.is_end && earlier(store_now, self.ended_kept).as_microsecond() < seen.generation.0
     }
 
     /// Whether a link was seen that is newer than what stands there, or missing.
@@ -171,22 +167,23 @@ impl Vault {
         let mut behind = Vec::new();
         for marks in self.marks.all().chunks(COMPARED_AT_ONCE) {
             let keys = marks.iter().map(|(key, _)| key.clone()).collect();
-            let found = self.store.generations(keys).await?;
-            let found: HashMap<_, _> =
-                found.into_iter().map(|Compared { key, generation, .. }| (key, generation)).collect();
+            let Loaded { row: found, store_now } = self.store.generations(keys).await?;
+            let found: HashMap<_, _> = found.into_iter().map(|one| (one.key.clone(), one)).collect();
             for (key, seen) in marks {
                 match found.get(key) {
-                    Some(found) if *found < seen.generation => {
-                        behind.push(Rollback { key: key.clone(), found: Some(*found), seen: *seen });
+                    Some(Compared { generation, .. }) if *generation < seen.generation => {
+                        behind.push(Rollback { key: key.clone(), found: Some(*generation), seen: *seen });
                     }
-                    Some(_) => {}
-                    None if seen.is_end => {}
-                    // The store's clock says whether it is missed.
-                    None => match self.connection(key).await {
+                    // A refresh may have brought it above what it is behind: what is sealed tells.
+                    Some(Compared { is_suspected: true, .. }) => match self.connection(key).await {
                         Err(VaultError::RolledBack(rollback)) => behind.push(rollback),
                         Err(error @ VaultError::Store(_)) => return Err(error),
                         _ => {}
                     },
+                    None if self.marks.is_missed(*seen, store_now) => {
+                        behind.push(Rollback { key: key.clone(), found: None, seen: *seen });
+                    }
+                    Some(_) | None => {}
                 }
             }
         }
@@ -226,19 +223,17 @@ impl Vault {
         Err(VaultError::Changed(key.to_string()))
     }
 
-    /// Ends pause and lease of a row that went back: written again as it is, one generation on and below what
-    /// was seen, so that a refresh of it that is under way is lost to it.
+    /// Ends pause and lease of a row that went back: written again as it is, one generation on, so that a refresh of
+    /// it that is under way is lost to it.
     async fn seize(&self, key: &ConnectionKey) -> Result<(), VaultError> {
         let Loaded { row: Some(row), store_now } = self.store.connection(key).await? else { return Ok(()) };
         let (found, refresh_at) = (row.generation, row.refresh_at);
-        let next = Generation(found.0.saturating_add(1));
-        if self.marks.generation(key) <= next {
-            return Ok(());
-        }
         // What does not open is not released either.
         let Ok(opened) = self.open_sealed(row, store_now) else { return Ok(()) };
         let form = (&opened.connection).into();
-        let write = self.write_at(key, (Some(found), next), &form, (refresh_at, None));
+        // Not by the clock: what is below the mark is found by comparing generations, too.
+        let next = Generation(found.0.saturating_add(1));
+        let write = self.write_on(key, (found, next), (opened.since, form), (refresh_at, None));
         match self.commit(write).await {
             Ok(_) | Err(VaultError::Changed(_)) => Ok(()),
             Err(error) => Err(error),
@@ -247,24 +242,40 @@ impl Vault {
 
     /// Takes the older state for good: it is written again, above all that was seen. What the store does not
     /// hold at all becomes a tombstone.
-    pub async fn accept_restore(&self, rollback: &Rollback) -> Result<(), VaultError> {
-        let loaded = self.store.connection(&rollback.key).await?;
-        let nobody = || Ended { at: loaded.store_now, identity: None, because: None, origin: None };
-        let opened = loaded.row.map(|row| self.open_sealed(row, loaded.store_now)).transpose()?;
-        let connection = opened.map_or_else(|| Connection::Ended(nobody()), |opened| opened.connection);
-        let change = if connection.is_open() { Change::Connected } else { Change::Disconnected };
-        let (from, due) = ((rollback.found, loaded.store_now), Some(loaded.store_now));
-        let write = self.write(&rollback.key, from, &(&connection).into(), (due, Some(change)));
-        self.commit(write).await.map(drop)
+    pub async fn accept_restore(&self, Rollback { key, seen, .. }: &Rollback) -> Result<(), VaultError> {
+        self.marks.note(key, *seen);
+        for _ in 0..RACES_MAX {
+            let Loaded { row, store_now } = self.store.connection(key).await?;
+            let opened = row.map(|row| self.open_sealed(row, store_now)).transpose()?;
+            if opened.as_ref().is_some_and(|opened| seen.generation <= opened.since) {
+                break; // Linked or disconnected meanwhile: that is newer than what was restored.
+            }
+            let found = opened.as_ref().map(|opened| opened.generation);
+            let nobody = || Ended { at: store_now, identity: None, because: None, origin: None };
+            let connection = opened.map_or_else(|| Connection::Ended(nobody()), |opened| opened.connection);
+            let change = if connection.is_open() { Change::Connected } else { Change::Disconnected };
+            let write =
+                self.write(key, (found, store_now), (&connection).into(), (Some(store_now), Some(change)));
+            match self.commit(write).await {
+                // Its lease was ended, or a refresh of it landed.
+                Err(VaultError::Changed(_)) => {}
+                committed => return committed.map(drop),
+            }
+        }
+        Err(VaultError::Changed(key.to_string()))
     }
 
-    /// Looks at all of an account's rows, for what other replicas wrote into them.
-    pub async fn look_for_suspected(&self, account: &AccountId) -> Result<(), VaultError> {
-        let mut after: Option<String> = None;
+    /// All rows of an account that went back, also by what other replicas wrote into them.
+    pub async fn suspected(&self, account: &AccountId) -> Result<Vec<Rollback>, VaultError> {
+        let (mut suspected, mut after) = (Vec::new(), None::<String>);
         loop {
             let page = self.connections(account, after.as_deref(), ROWS_AT_ONCE).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
+            let Some((last, _)) = page.last() else { return Ok(suspected) };
             after = Some(last.role.to_string());
+            suspected.extend(page.into_iter().filter_map(|(_, opened)| match opened {
+                Err(VaultError::RolledBack(rollback)) => Some(rollback),
+                _ => None,
+            }));
         }
     }
 }

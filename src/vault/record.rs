@@ -16,7 +16,7 @@ use super::links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 use crate::caller::Caller;
 use crate::clock::later;
 use crate::connection::{ConnectionKey, Identity};
-use crate::ids::{ClientId, Label, LinkId, ObjectId};
+use crate::ids::{ClientId, Generation, Label, LinkId, ObjectId};
 use crate::reason::Reason;
 use crate::secret::{AccessToken, PkceVerifier, RawIdToken, RefreshToken};
 
@@ -26,6 +26,15 @@ pub(super) fn write(form: &impl Serialize) -> Zeroizing<Vec<u8>> {
 
 pub(super) fn read<T: DeserializeOwned>(plain: &[u8]) -> Option<T> {
     serde_json::from_slice(plain).ok()
+}
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct ConnectionRecord<'a> {
+    /// When who stands there came: a refresh does not change it. Records of the first versions do not say.
+    #[serde(default)]
+    pub(super) since: Option<Generation>,
+    #[serde(flatten)]
+    pub(super) form: ConnectionForm<'a>,
 }
 
 #[derive(Deserialize, Serialize)]

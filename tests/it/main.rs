@@ -14,6 +14,7 @@ mod developers;
 mod disconnect;
 mod doctor;
 mod erasure;
+mod failover;
 mod git_credential;
 mod import;
 mod import_proofs;

@@ -2,6 +2,7 @@
 //!
 //! Stores keep their own clock, which this suite cannot move: it reads it and writes times around it.
 
+mod leases;
 mod links;
 mod outbox;
 mod tombstones;
@@ -24,16 +25,17 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
         one_of_two_racing_writers_wins(&make().await).await?;
         a_repeated_commit_wins_again_and_only_its_own(&make().await).await?;
         what_is_held_can_be_compared(&make().await).await?;
+        leases::whoever_puts_off_leaves_failures_alone(&make().await).await?;
         a_connection_reads_back_as_written(&make().await).await?;
-        a_lease_is_had_by_one(&make().await).await?;
-        a_lease_that_ran_out_is_had_by_the_next(&make().await).await?;
-        a_stale_fence_cannot_record_a_failure(&make().await).await?;
-        a_stale_holder_with_the_right_generation_commits(&make().await).await?;
-        a_failure_pauses_until_success_or_mending(&make().await).await?;
-        a_foreseen_failure_stands_unless_another_verdict_comes(&make().await).await?;
+        leases::a_lease_is_had_by_one(&make().await).await?;
+        leases::a_lease_that_ran_out_is_had_by_the_next(&make().await).await?;
+        leases::a_stale_fence_cannot_record_a_failure(&make().await).await?;
+        leases::a_stale_holder_with_the_right_generation_commits(&make().await).await?;
+        leases::a_failure_pauses_until_success_or_mending(&make().await).await?;
+        leases::a_foreseen_failure_stands_unless_another_verdict_comes(&make().await).await?;
         tombstones::a_tombstone_keeps_its_generation_and_is_not_claimed(&make().await).await?;
         tombstones::old_tombstones_are_erased_the_oldest_first(&make().await).await?;
-        only_what_is_due_is_claimed(&make().await).await?;
+        leases::only_what_is_due_is_claimed(&make().await).await?;
         a_refresh_is_pulled_earlier_never_later(&make().await).await?;
         grants_that_die_soon_are_listed_the_first_first(&make().await).await?;
         lists_are_ordered_and_paged(&make().await).await?;
@@ -100,7 +102,7 @@ async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
     let integration = IntegrationRow { account: name("a"), version: 3, sealed: b"sealed".into() };
     won(store.put_integration(None, integration).await?);
 
-    let mut generations = store.generations(vec![key("a"), key("b"), key("absent")]).await?;
+    let mut generations = store.generations(vec![key("a"), key("b"), key("absent")]).await?.row;
     generations.sort();
     let versions = store.integration_versions(vec![name("a"), name("absent")]).await?;
 
@@ -111,12 +113,12 @@ async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
     };
     assert_eq!(generations, [compared("a", 7, false), compared("b", 8, false)]);
     assert_eq!(versions, [(name("a"), 3)]);
-    assert_eq!(store.generations(Vec::new()).await?, []);
+    assert_eq!(store.generations(Vec::new()).await?.row, []);
 
     let claimed = claim(store, "a", LEASE).await?;
     let failure = Some(Failure::new(Reason::RollbackSuspected, claimed.store_now));
     won(store.record_failure(Verdict { failure, ..verdict(&claimed, claimed.store_now) }).await?);
-    assert_eq!(store.generations(vec![key("a")]).await?, [compared("a", 7, true)]);
+    assert_eq!(store.generations(vec![key("a")]).await?.row, [compared("a", 7, true)]);
     Ok(())
 }
 
@@ -131,123 +133,6 @@ async fn a_connection_reads_back_as_written(store: &Store) -> Result<(), StoreEr
     assert_eq!((row.live, row.refresh_at), (true, written.refresh_at));
     assert_eq!((row.retry_at, row.failure, row.lease_until), (None, None, None));
     Ok(())
-}
-
-async fn a_lease_is_had_by_one(store: &Store) -> Result<(), StoreError> {
-    won(store.commit(write("acme", None, 1)).await?);
-
-    let claimed = claim(store, "acme", LEASE).await?;
-    let until = claimed.store_now + LEASE;
-
-    assert_eq!(store.claim(&key("acme"), LEASE).await?, Claim::Leased { until });
-    assert_eq!(load(store, "acme").await?, claimed.row);
-    store.release_lease(&key("acme"), claimed.row.fence + 1).await?;
-    assert!(matches!(store.claim(&key("acme"), LEASE).await?, Claim::Leased { .. }));
-    store.release_lease(&key("acme"), claimed.row.fence).await?;
-    assert!(claimed.row.fence < claim(store, "acme", LEASE).await?.row.fence);
-    Ok(())
-}
-
-async fn a_lease_that_ran_out_is_had_by_the_next(store: &Store) -> Result<(), StoreError> {
-    won(store.commit(write("acme", None, 1)).await?);
-    let stale = claim(store, "acme", Duration::ZERO).await?;
-    let next = claim(store, "acme", LEASE).await?;
-    assert!(stale.row.fence < next.row.fence);
-    Ok(())
-}
-
-async fn a_stale_fence_cannot_record_a_failure(store: &Store) -> Result<(), StoreError> {
-    won(store.commit(write("acme", None, 1)).await?);
-    let stale = claim(store, "acme", Duration::ZERO).await?;
-    let next = claim(store, "acme", LEASE).await?;
-    let retry_at = next.store_now + LEASE;
-
-    assert_eq!(fail(store, &stale, retry_at).await?, Cas::Lost);
-    assert_eq!(load(store, "acme").await?.failure, None);
-    won(store.commit(write("acme", Some(1), 2)).await?);
-    assert_eq!(fail(store, &next, retry_at).await?, Cas::Lost, "the generation is another one");
-    Ok(())
-}
-
-async fn a_stale_holder_with_the_right_generation_commits(store: &Store) -> Result<(), StoreError> {
-    won(store.commit(write("acme", None, 1)).await?);
-    let stale = claim(store, "acme", Duration::ZERO).await?;
-    claim(store, "acme", LEASE).await?;
-
-    won(store.commit(write("acme", Some(stale.row.generation.0), 2)).await?);
-
-    assert_eq!(load(store, "acme").await?.lease_until, None);
-    Ok(())
-}
-
-async fn a_failure_pauses_until_success_or_mending(store: &Store) -> Result<(), StoreError> {
-    won(store.commit(due(store, "acme", 1).await?).await?);
-    let claimed = claim(store, "acme", LEASE).await?;
-    let retry_at = claimed.store_now + LEASE;
-
-    won(fail(store, &claimed, retry_at).await?);
-
-    let paused = Claim::Paused { until: retry_at, failure: Some(failure(claimed.store_now)) };
-    assert_eq!(store.claim(&key("acme"), LEASE).await?, paused);
-    assert!(store.claim_due(10, LEASE).await?.is_empty());
-
-    let reason = failure(claimed.store_now).reason;
-    store.clear_pause(&name("other"), reason).await?;
-    store.clear_pause(&name("acme"), crate::reason::Reason::SnapshotGone).await?;
-    assert_eq!(store.claim(&key("acme"), LEASE).await?, paused);
-    store.clear_pause(&name("acme"), reason).await?;
-    let claimed = claim(store, "acme", LEASE).await?;
-    assert_eq!((claimed.row.retry_at, &claimed.row.failure), (None, &None));
-
-    won(fail(store, &claimed, retry_at).await?);
-    won(store.commit(write("acme", Some(1), 2)).await?);
-    let row = load(store, "acme").await?;
-    assert_eq!((row.retry_at, row.failure), (None, None));
-    Ok(())
-}
-
-async fn a_foreseen_failure_stands_unless_another_verdict_comes(store: &Store) -> Result<(), StoreError> {
-    won(store.commit(due(store, "acme", 1).await?).await?);
-    let stale = claim(store, "acme", Duration::ZERO).await?;
-    let claimed = claim(store, "acme", LEASE).await?;
-    let retry_at = claimed.store_now + 2 * LEASE;
-
-    assert_eq!(store.foresee_failure(verdict(&stale, retry_at)).await?, Cas::Lost);
-    won(store.foresee_failure(verdict(&claimed, retry_at)).await?);
-
-    let row = load(store, "acme").await?;
-    assert_eq!(
-        (row.failure.is_some(), row.retry_at, row.lease_until),
-        (true, Some(retry_at), claimed.row.lease_until)
-    );
-    store.release_lease(&key("acme"), claimed.row.fence).await?;
-    assert!(matches!(store.claim(&key("acme"), LEASE).await?, Claim::Paused { .. }));
-    assert!(store.claim_due(10, LEASE).await?.is_empty());
-    won(store.commit(write("acme", Some(1), 2)).await?);
-    assert_eq!(load(store, "acme").await?.failure, None);
-    Ok(())
-}
-
-async fn only_what_is_due_is_claimed(store: &Store) -> Result<(), StoreError> {
-    let now = now(store).await?;
-    for (account, refresh_at) in [
-        ("b", Some(now - 2 * LEASE)),
-        ("a", Some(now - LEASE)),
-        ("later", Some(now + LEASE)),
-        ("never", None),
-    ] {
-        won(store.commit(ConnectionWrite { refresh_at, ..write(account, None, 1) }).await?);
-    }
-    let accounts = |claimed: &[Claimed]| -> Vec<String> {
-        claimed.iter().map(|claimed| claimed.row.key.account.to_string()).collect()
-    };
-    let first = store.claim_due(1, LEASE).await?;
-    assert_eq!(accounts(&first), ["b"]);
-    assert_eq!(first[0].row, load(store, "b").await?);
-    assert_eq!(accounts(&store.claim_due(10, LEASE).await?), ["a"]);
-    assert!(store.claim_due(10, LEASE).await?.is_empty());
-    assert_eq!(claim(store, "later", LEASE).await?.row.refresh_at, Some(now + LEASE), "before it is due");
-    claim(store, "never", LEASE).await.map(drop)
 }
 
 async fn a_refresh_is_pulled_earlier_never_later(store: &Store) -> Result<(), StoreError> {
@@ -337,11 +222,6 @@ fn verdict(claimed: &Claimed, retry_at: Timestamp) -> Verdict {
     let (row, failure) = (&claimed.row, Some(failure(claimed.store_now)));
     let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
     Verdict { key, generation, fence, failure, retry_at, change: None }
-}
-
-async fn due(store: &Store, account: &str, generation: i64) -> Result<ConnectionWrite, StoreError> {
-    let refresh_at = Some(now(store).await?);
-    Ok(ConnectionWrite { refresh_at, ..write(account, None, generation) })
 }
 
 fn won(cas: Cas) {

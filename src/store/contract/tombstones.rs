@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{LEASE, claim, due, fail, key, load, now, won, write};
+use super::leases::due;
+use super::{LEASE, claim, fail, key, load, now, won, write};
 use crate::ids::Generation;
 use crate::store::{Cas, Claim, ConnectionWrite, Store, StoreError};
 
@@ -38,7 +39,7 @@ pub(super) async fn old_tombstones_are_erased_the_oldest_first(store: &Store) ->
     won(store.commit(write("alive", None, 1)).await?);
     let held = ["b", "a", "young", "alive"].map(key).to_vec();
     let stay = async |store: &Store| -> Result<Vec<String>, StoreError> {
-        let mut found = store.generations(held.clone()).await?;
+        let mut found = store.generations(held.clone()).await?.row;
         found.sort();
         Ok(found.into_iter().map(|one| one.key.account.to_string()).collect())
     };

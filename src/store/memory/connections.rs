@@ -178,7 +178,7 @@ impl MemoryHandle {
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Vec<Compared>, StoreError> {
+    ) -> Result<Loaded<Vec<Compared>>, StoreError> {
         let compare = |at: &mut Work<'_>| {
             let compared = |key| {
                 let row = at.state.connections.get(&key)?;
@@ -189,7 +189,7 @@ impl MemoryHandle {
             let mut found: Vec<_> = keys.into_iter().filter_map(compared).collect();
             // Whoever asks may ask in any order; what comes of it is always the same.
             found.sort();
-            found
+            Loaded { row: found, store_now: at.now }
         };
         self.work("compare connections", compare).await
     }

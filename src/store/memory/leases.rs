@@ -60,6 +60,16 @@ impl MemoryHandle {
         self.work("record a failure", record).await
     }
 
+    pub(in crate::store) async fn put_off(&self, verdict: Verdict) -> Result<Cas, StoreError> {
+        let put_off = |at: &mut Work<'_>| {
+            let stands = at.state.connections.get(&verdict.key).and_then(|row| row.failure.clone());
+            let is_lost = stands.as_ref().is_some_and(|failure| failure.lost);
+            let failure = if is_lost { verdict.failure.clone() } else { stands };
+            write_verdict(at, Verdict { failure, ..verdict }, None)
+        };
+        self.work("put off a refresh", put_off).await
+    }
+
     pub(in crate::store) async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
         let foresee = |at: &mut Work<'_>| {
             let lease_until = at.state.connections.get(&verdict.key).and_then(|row| row.lease_until);

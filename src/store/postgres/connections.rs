@@ -40,7 +40,7 @@ impl Postgres {
         limit: usize,
     ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
         let lent = self.lend("list connections").await?;
-        let now = lent.row("SELECT azdo_broker.store_now()", &[]).await?.expect("the clock always answers");
+        let now = lent.clock().await?;
         let mut after = after.unwrap_or_default().to_owned();
         let mut listed: Vec<ConnectionRow> = Vec::new();
         // The limit counts what is returned, so that an ignored row does not look like the list's end.
@@ -58,7 +58,7 @@ impl Postgres {
             }
         }
         lent.done();
-        Ok(Loaded { row: listed, store_now: time(now.get(0)) })
+        Ok(Loaded { row: listed, store_now: now })
     }
 
     pub(in crate::store) async fn commit(&self, write: ConnectionWrite) -> Result<Cas, StoreError> {
@@ -152,8 +152,9 @@ impl Postgres {
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Vec<Compared>, StoreError> {
+    ) -> Result<Loaded<Vec<Compared>>, StoreError> {
         let lent = self.lend("compare connections").await?;
+        let now = lent.clock().await?;
         let accounts: Vec<&str> = keys.iter().map(|key| key.account.as_str()).collect();
         let roles: Vec<String> = keys.iter().map(|key| key.role.to_string()).collect();
         let sql = "SELECT c.account, c.role, c.generation, coalesce(starts_with(c.failure, $3), false)
@@ -166,7 +167,7 @@ impl Postgres {
             let generation = Generation(row.get(2));
             Some(Compared { key: key(row, 0)?, generation, is_suspected: row.get(3) })
         };
-        Ok(rows.iter().filter_map(compared).collect())
+        Ok(Loaded { row: rows.iter().filter_map(compared).collect(), store_now: now })
     }
 
     pub(in crate::store) async fn expiring_grants(

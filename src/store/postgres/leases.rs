@@ -24,8 +24,7 @@ impl Postgres {
         );
         let row = lent.row(&sql, &[&account, &role]).await?.as_ref().and_then(connection);
         // After the lock was had: what was waited for is over.
-        let now = lent.row("SELECT azdo_broker.store_now()", &[]).await?;
-        let now = time(now.expect("the clock always answers").get(0));
+        let now = lent.clock().await?;
         let claim = match row {
             Some(row) if row.live => row,
             tombstone => {
@@ -77,6 +76,12 @@ impl Postgres {
     pub(in crate::store) async fn record_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
         let set = "failure = $5, retry_at = $6, lease_holder = NULL, lease_until = NULL";
         self.write_verdict("record a failure", &verdict, set).await
+    }
+
+    pub(in crate::store) async fn put_off(&self, verdict: Verdict) -> Result<Cas, StoreError> {
+        let set = r#"failure = CASE WHEN strpos(failure, '"lost":true') > 0 THEN $5 ELSE failure END, retry_at = $6,
+                     lease_holder = NULL, lease_until = NULL"#;
+        self.write_verdict("put off a refresh", &verdict, set).await
     }
 
     pub(in crate::store) async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool, PoolError};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
+use super::rows::time;
 use crate::store::error::StoreError;
 use crate::store::rows::Relocation;
 
@@ -57,6 +59,11 @@ impl Lent {
     /// The only row, or none.
     pub(super) async fn row(&self, sql: &str, parameters: Parameters<'_>) -> Result<Option<Row>, StoreError> {
         Ok(self.rows(sql, parameters).await?.pop())
+    }
+
+    pub(super) async fn clock(&self) -> Result<Timestamp, StoreError> {
+        let now = self.row("SELECT azdo_broker.store_now()", &[]).await?;
+        Ok(time(now.expect("the clock always answers").get(0)))
     }
 
     /// How many rows changed.

@@ -62,6 +62,17 @@ pub(in crate::store) fn record_failure(at: &At<'_>, verdict: &Verdict) -> rusqli
     )
 }
 
+pub(in crate::store) fn put_off(at: &At<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
+    write_verdict(
+        at,
+        verdict,
+        r#"UPDATE connections
+           SET failure = CASE WHEN instr(failure, '"lost":true') > 0 THEN ?5 ELSE failure END, retry_at = ?6,
+             lease_holder = NULL, lease_until = NULL
+           WHERE account = ?1 AND role = ?2 AND generation = ?3 AND fence = ?4 AND live = 1"#,
+    )
+}
+
 pub(in crate::store) fn foresee_failure(at: &At<'_>, verdict: &Verdict) -> rusqlite::Result<Cas> {
     write_verdict(
         at,

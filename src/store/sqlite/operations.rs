@@ -115,6 +115,10 @@ impl Sqlite {
         self.swap("record a failure", move |at| leases::record_failure(at, &verdict)).await
     }
 
+    pub(in crate::store) async fn put_off(&self, verdict: Verdict) -> Result<Cas, StoreError> {
+        self.swap("put off a refresh", move |at| leases::put_off(at, &verdict)).await
+    }
+
     pub(in crate::store) async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
         self.swap("foresee a failure", move |at| leases::foresee_failure(at, &verdict)).await
     }
@@ -223,8 +227,11 @@ impl Sqlite {
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Vec<Compared>, StoreError> {
-        self.read("compare connections", move |at| connections::generations(at.tx, keys)).await
+    ) -> Result<Loaded<Vec<Compared>>, StoreError> {
+        self.read("compare connections", move |at| {
+            Ok(Loaded { row: connections::generations(at.tx, keys)?, store_now: at.now })
+        })
+        .await
     }
 
     pub(in crate::store) async fn erase_ended(

@@ -1,8 +1,8 @@
-//! What a process remembers of connections when there are more than it may remember.
+//! What a process remembers of connections: of whom, and when there are more than it may remember.
 
 use super::super::slot::{SLOTS_MAX, Slots, token_of};
 use super::*;
-use crate::vault::StoredToken;
+use crate::vault::{Compared, StoredToken};
 
 /// P6, P8: what is in use stays at hand.
 #[test]
@@ -20,7 +20,7 @@ fn at_the_limit_what_is_cold_is_forgotten_and_what_holds_nothing_first() {
     for number in 0..SLOTS_MAX {
         let slot = slots.slot(&developer_key(number));
         if !holds_nothing(number) {
-            slot.learn(Generation(1), Stands::Since(live.linked_at), token_of(&live, Generation(1), &store));
+            slot.learn(Generation(1), Seen::link(Generation(1)), token_of(&live, Generation(1), &store));
         }
     }
     let waited_for = slots.slot(&developer_key(1000));
@@ -36,4 +36,50 @@ fn at_the_limit_what_is_cold_is_forgotten_and_what_holds_nothing_first() {
     assert!(is_kept(1000) && !is_kept(1001) && is_kept(SLOTS_MAX));
     assert_eq!(slots.keys().len(), SLOTS_MAX * 7 / 8 + 1);
     drop(waited_for);
+}
+
+/// P8: a row that is behind what is known is read once, and again when either changed.
+#[test]
+fn a_comparison_looks_at_a_row_once_until_something_changes() {
+    let slot = Slots::default().slot(&key());
+    let learn = |generation| slot.learn(Generation(generation), Seen::link(Generation(1)), None);
+    let row =
+        |generation, is_suspected| Compared { key: key(), generation: Generation(generation), is_suspected };
+    learn(5);
+
+    slot.note_look(row(4, false));
+
+    assert!(slot.was_looked_at(&row(4, false)));
+    assert!(!slot.was_looked_at(&row(4, true)) && !slot.was_looked_at(&row(3, false)));
+    learn(6);
+    assert!(!slot.was_looked_at(&row(4, false)));
+}
+
+/// P9: what is younger and of somebody before is not learned.
+#[test]
+fn a_slot_learns_nothing_of_who_was_there_before() {
+    let slot = Slots::default().slot(&key());
+    slot.learn(Generation(5), Seen::end(Generation(5)), None);
+
+    slot.learn(Generation(6), Seen::link(Generation(1)), None);
+
+    assert_eq!(slot.known().generation, Generation(5));
+}
+
+/// P9: what a row is of is told by people's acts, and not by refreshes.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_keeps_since_when_somebody_stands_there_and_an_act_does_not() {
+    let given = Given::a_linked_connection().await;
+    let linked = given.row().await;
+    assert_eq!(linked.since, linked.generation);
+    assert!(given.answer().await.is_ok());
+    let refreshed = given.row().await;
+    assert!(linked.generation < refreshed.generation);
+    assert_eq!(refreshed.since, linked.since);
+    given.link("new").await;
+    let relinked = given.row().await;
+    assert_eq!(relinked.since, relinked.generation);
+    given.disconnect().await;
+    let ended = given.row().await;
+    assert_eq!(ended.since, ended.generation);
 }

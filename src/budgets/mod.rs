@@ -13,6 +13,9 @@
 //!    not wait for it (threat T33).
 //! 5. A tenant that asked to be left alone is: for everybody, until its time is over.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -82,9 +85,10 @@ struct Silence {
     asks_until: Duration,
 }
 
-/// A turn of a tenant, given back unless it is used.
-struct Turn<'a> {
-    line: &'a Line,
+/// A turn of a tenant, given back unless a request is sent with it.
+#[must_use]
+pub struct Turn {
+    line: Arc<Line>,
     is_used: bool,
 }
 
@@ -109,12 +113,17 @@ impl TokenBudget {
         }
     }
 
-    /// Waits for the turn of one request.
+    /// Waits for the turn of one request. Its urgency may change meanwhile.
     ///
     /// # Errors
     ///
     /// How long it would take, where that is more than `within`: come back then.
-    pub async fn turn(&self, tenant: &TenantId, urgency: Urgency, within: Duration) -> Result<(), Duration> {
+    pub async fn turn(
+        &self,
+        tenant: &TenantId,
+        urgency: &watch::Receiver<Urgency>,
+        within: Duration,
+    ) -> Result<Turn, Duration> {
         if self.turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
             self.tenants.retain_recent();
             self.lines
@@ -128,15 +137,14 @@ impl TokenBudget {
         let until = self.clock.now().monotonic.saturating_add(within);
         let line = self.line(tenant);
         self.wait(&line.waiting, urgency, until, || self.check_tenant(tenant, &line)).await?;
-        let mut turn = Turn { line: &line, is_used: false };
+        let turn = Turn { line, is_used: false };
         let check_overall = || match self.pause_left(tenant) {
             // It may have asked for it while others waited.
             Some(left) => Err(left),
             None => self.overall.check().map_err(|not| not.wait_time_from(self.nanos())),
         };
         self.wait(&self.waiting, urgency, until, check_overall).await?;
-        turn.is_used = true;
-        Ok(())
+        Ok(turn)
     }
 
     /// Leaves a tenant alone for a while: it said so.
@@ -202,12 +210,18 @@ impl TokenBudget {
         })
     }
 
-    /// Lets those go first who are waited for.
-    async fn stand_back(&self, waiting: &watch::Sender<usize>, until: Duration) -> Result<(), Duration> {
+    /// Lets those go first who are waited for, until it is one of them.
+    async fn stand_back(
+        &self,
+        waiting: &watch::Sender<usize>,
+        urgency: &mut watch::Receiver<Urgency>,
+        until: Duration,
+    ) -> Result<(), Duration> {
         let mut waiting = waiting.subscribe();
         let left = until.saturating_sub(self.clock.now().monotonic);
         tokio::select! {
             biased;
+            Ok(_) = urgency.wait_for(|urgency| *urgency == Urgency::Demanded) => Ok(()),
             _ = waiting.wait_for(|waiting| *waiting == 0) => Ok(()),
             () = self.clock.sleep(left) => Err(STAND_BACK),
         }
@@ -216,14 +230,18 @@ impl TokenBudget {
     async fn wait(
         &self,
         waiting: &watch::Sender<usize>,
-        urgency: Urgency,
+        urgency: &watch::Receiver<Urgency>,
         until: Duration,
         check: impl Fn() -> Result<(), Duration>,
     ) -> Result<(), Duration> {
-        let _waiting = (urgency == Urgency::Demanded).then(|| Waiting::new(waiting));
+        let mut urgency = urgency.clone();
+        let mut counted = None;
         loop {
-            if urgency == Urgency::Due {
-                self.stand_back(waiting, until).await?;
+            if *urgency.borrow() == Urgency::Due {
+                self.stand_back(waiting, &mut urgency, until).await?;
+            }
+            if *urgency.borrow() == Urgency::Demanded {
+                counted.get_or_insert_with(|| Waiting::new(waiting));
             }
             let Err(wait) = check() else { return Ok(()) };
             if until < self.clock.now().monotonic.saturating_add(wait) {
@@ -286,7 +304,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Turn {
+    /// A request is sent.
+    pub fn spend(mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
         if !self.is_used {
             self.line.unused.fetch_add(1, Ordering::Relaxed);
@@ -314,172 +339,3 @@ const SILENCE: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::f
 const ASKS_MAX: Duration = Duration::from_secs(12);
 /// Whoever may not ask looks again after this. Longer than whoever waits for a turn waits.
 const LOOK_AGAIN: Duration = Duration::from_secs(4);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::RuntimeClock;
-
-    fn budget(overall: u32, per_tenant: u32) -> (TokenBudget, Arc<RuntimeClock>) {
-        let clock = Arc::new(RuntimeClock::default());
-        let rates =
-            TokenRates { overall: overall.try_into().unwrap(), per_tenant: per_tenant.try_into().unwrap() };
-        (TokenBudget::new(rates, clock.clone()), clock)
-    }
-
-    fn tenant(digit: char) -> TenantId {
-        "00000000-0000-4000-a000-000000000000".replace('0', &digit.to_string()).parse().unwrap()
-    }
-
-    const LONG: Duration = Duration::from_hours(1);
-
-    /// F21: whoever comes, no more are let through than the rate says, and hardly fewer.
-    #[tokio::test(start_paused = true)]
-    async fn f21_a_storm_is_let_through_at_the_rate() {
-        let (budget, clock) = budget(100, 50);
-        let (one, other, third) = (tenant('1'), tenant('2'), tenant('3'));
-        let turns = |count: usize, tenant| {
-            let budget = &budget;
-            async move {
-                for _ in 0..count {
-                    budget.turn(tenant, Urgency::Due, LONG).await.unwrap();
-                }
-            }
-        };
-        tokio::join!(turns(1000, &one), turns(1000, &other), turns(1000, &third));
-        let took = clock.now().monotonic.as_secs_f64();
-        assert!((29.0..33.0).contains(&took), "3000 at 100/s took {took} s");
-        turns(500, &one).await;
-        let more = clock.now().monotonic.as_secs_f64() - took;
-        assert!((9.0..11.0).contains(&more), "500 of one tenant at 50/s took {more} s");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_waited_for_goes_before_what_is_due() {
-        let (budget, _clock) = budget(1, 1);
-        let tenant = tenant('1');
-        budget.turn(&tenant, Urgency::Due, LONG).await.unwrap();
-        let order = Mutex::new(Vec::new());
-        let ask = |name, urgency| {
-            let (budget, order, tenant) = (&budget, &order, &tenant);
-            async move {
-                budget.turn(tenant, urgency, LONG).await.unwrap();
-                order.lock().unwrap().push(name);
-            }
-        };
-        tokio::join!(
-            ask("demanded", Urgency::Demanded),
-            ask("demanded", Urgency::Demanded),
-            ask("due", Urgency::Due),
-        );
-        assert_eq!(*order.lock().unwrap(), ["demanded", "demanded", "due"]);
-    }
-
-    /// One tenant's storm is its own.
-    #[tokio::test(start_paused = true)]
-    async fn f21_whoever_is_waited_for_holds_up_nothing_of_other_tenants() {
-        let (budget, clock) = budget(100, 1);
-        let (one, other) = (tenant('1'), tenant('2'));
-        let storm = async { while budget.turn(&one, Urgency::Demanded, LONG).await.is_ok() {} };
-        let due = async {
-            for _ in 0..10 {
-                budget.turn(&other, Urgency::Due, LONG).await.unwrap();
-            }
-        };
-        tokio::select! {
-            () = storm => {}
-            () = due => {}
-        }
-        assert_eq!(clock.now().monotonic, Duration::from_secs(9), "at the tenant's own pace");
-    }
-
-    /// Where all wait for the pace over all, whoever is waited for does not stand behind what is due of others.
-    #[tokio::test(start_paused = true)]
-    async fn f21_who_is_waited_for_goes_before_what_is_due_of_all_tenants() {
-        let (budget, clock) = budget(10, 10);
-        let budget = Arc::new(budget);
-        for digit in '1'..='5' {
-            for _ in 0..100 {
-                let budget = budget.clone();
-                tokio::spawn(async move { budget.turn(&tenant(digit), Urgency::Due, LONG).await });
-            }
-        }
-        for _ in 0..10 {
-            clock.sleep(Duration::from_millis(950)).await;
-            let asked = clock.now().monotonic;
-            budget.turn(&tenant('9'), Urgency::Demanded, LONG).await.unwrap();
-            let waited = clock.now().monotonic - asked;
-            assert!(waited <= Duration::from_millis(101), "{waited:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_turn_of_a_tenant_is_not_used_up_where_all_must_wait() {
-        let (budget, clock) = budget(10, 1);
-        budget.turn(&tenant('1'), Urgency::Demanded, LONG).await.unwrap();
-        let (asked, moment) = (tenant('2'), Duration::from_millis(100));
-        assert_eq!(budget.turn(&asked, Urgency::Demanded, moment / 2).await, Err(moment));
-        clock.sleep(moment).await;
-        assert_eq!(budget.turn(&asked, Urgency::Demanded, Duration::ZERO).await, Ok(()));
-        clock.sleep(moment).await;
-        let early = budget.turn(&asked, Urgency::Demanded, Duration::ZERO).await;
-        assert!(early.is_err(), "one turn was given back, not two");
-    }
-
-    /// P6: requests that one moment swallowed are one reason to be silent, and any answer ends it.
-    #[tokio::test(start_paused = true)]
-    async fn f10_a_burst_of_silence_is_one_and_ends_with_an_answer() {
-        let (budget, clock) = budget(100, 100);
-        let tenant = tenant('1');
-        let ask = || budget.turn(&tenant, Urgency::Demanded, Duration::ZERO);
-        for _ in 0..32 {
-            budget.unanswered(&tenant);
-        }
-        assert!(ask().await.is_err());
-        clock.sleep(SILENCE.min * 2).await;
-        assert_eq!(ask().await, Ok(()), "one finds out");
-        budget.unanswered(&tenant);
-        assert!(ask().await.is_err());
-        budget.answered(&tenant);
-        assert_eq!(ask().await, Ok(()), "something answered what was on its way");
-    }
-
-    /// Whoever has a turn of a tenant, and waits for one of all, does not ask a tenant that refused meanwhile.
-    #[tokio::test(start_paused = true)]
-    async fn f08_a_wish_holds_for_those_too_who_wait_for_the_pace_over_all() {
-        let (budget, clock) = budget(1, 100);
-        let (one, other) = (tenant('1'), tenant('2'));
-        budget.turn(&other, Urgency::Demanded, LONG).await.unwrap();
-        let refused = async {
-            clock.sleep(Duration::from_millis(100)).await;
-            budget.pause(&one, Duration::from_mins(1));
-        };
-        let within = Duration::from_secs(3);
-        let (asked, ()) = tokio::join!(budget.turn(&one, Urgency::Demanded, within), refused);
-        assert!(asked.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_waits_longer_than_they_can() {
-        let (budget, clock) = budget(1, 1);
-        let tenant = tenant('1');
-        budget.turn(&tenant, Urgency::Demanded, LONG).await.unwrap();
-        let refused = budget.turn(&tenant, Urgency::Demanded, Duration::from_millis(500)).await;
-        assert_eq!((refused, clock.now().monotonic), (Err(Duration::from_secs(1)), Duration::ZERO));
-    }
-
-    /// F08: a tenant's wish holds for everybody, and for that tenant alone.
-    #[tokio::test(start_paused = true)]
-    async fn f08_a_tenant_that_asked_for_it_is_left_alone() {
-        let (budget, clock) = budget(100, 100);
-        let (one, other) = (tenant('1'), tenant('2'));
-        budget.pause(&one, Duration::from_mins(1));
-        budget.pause(&one, Duration::from_secs(1));
-        assert_eq!(budget.turn(&one, Urgency::Demanded, LONG).await, Err(Duration::from_mins(1)));
-        assert_eq!(budget.turn(&other, Urgency::Demanded, LONG).await, Ok(()));
-        clock.sleep(Duration::from_mins(1)).await;
-        assert_eq!(budget.turn(&one, Urgency::Demanded, LONG).await, Ok(()));
-        budget.pause(&one, Duration::from_secs(1_000_000_000));
-        assert_eq!(budget.turn(&one, Urgency::Due, LONG).await, Err(PAUSE_MAX));
-    }
-}

@@ -12,6 +12,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::Refresh;
 use super::not_linked;
 use super::refresh::{RETRY_STORE, SLOW};
@@ -32,7 +34,7 @@ use crate::vault::{
 
 impl Refresh {
     /// Proves an import, as far as it can be now.
-    pub(super) async fn prove(&self, lease: ImportLease) {
+    pub(super) async fn prove(&self, lease: ImportLease, urgency: &watch::Receiver<Urgency>) {
         let ImportLease { mut hold, mut imported } = lease;
         let integration = match self.integration(&hold).await {
             Ok(integration) => integration,
@@ -40,7 +42,7 @@ impl Refresh {
         };
         loop {
             let was_held = imported.held.is_some();
-            let Some(landed) = self.hold_import(hold, imported, &integration).await else {
+            let Some(landed) = self.hold_import(hold, imported, &integration, urgency).await else {
                 return;
             };
             (hold, imported) = landed;
@@ -90,12 +92,13 @@ impl Refresh {
         hold: Hold,
         mut imported: Imported,
         integration: &Arc<Integration>,
+        urgency: &watch::Receiver<Urgency>,
     ) -> Option<(Hold, Imported)> {
         let now = self.store_now(&hold);
         if imported.held.as_ref().is_some_and(|held| now < held.token.expires_at) {
             return Some((hold, imported));
         }
-        let spent = match self.spend(&hold, integration.clone(), Some(&imported.grant), Urgency::Due).await {
+        let spent = match self.spend(&hold, integration.clone(), Some(&imported.grant), urgency).await {
             Ok(spent) => spent,
             Err(Unspent { setback, rescued: None }) => {
                 self.set_back(&hold, setback).await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::land::{Landing, RETRY_COMMIT};
 use super::metrics::Outcome;
@@ -82,7 +83,9 @@ impl Refresh {
             };
             match self.vault.claim(key, &*self.clock).await {
                 Ok(Claimed::Won(Leased::Live(lease))) if self.is_answered_by(&lease, &want).await => return,
-                Ok(Claimed::Won(leased)) => return self.leased(leased, Urgency::Demanded).await,
+                Ok(Claimed::Won(leased)) => {
+                    return self.leased(leased, &watch::channel(Urgency::Demanded).1).await;
+                }
                 Ok(Claimed::Absent) => return self.tell(key, not_linked(key), Duration::ZERO),
                 Ok(Claimed::Paused { until, failure }) => {
                     let left = between(store.at(self.clock.now()), until);
@@ -109,7 +112,7 @@ impl Refresh {
     }
 
     /// Spends the lease: asks Entra and lands what it says.
-    pub(super) async fn leased(&self, leased: Leased, urgency: Urgency) {
+    pub(super) async fn leased(&self, leased: Leased, urgency: &watch::Receiver<Urgency>) {
         let slot = self.slots.slot(&leased.hold().key);
         if self.is_outdated(&leased) {
             self.give_back(leased.hold()).await;
@@ -120,7 +123,7 @@ impl Refresh {
         }
         let lease = match leased {
             Leased::Live(lease) => *lease,
-            Leased::Imported(lease) => return self.prove(*lease).await,
+            Leased::Imported(lease) => return self.prove(*lease, urgency).await,
         };
         match self.ask_entra(&lease, urgency).await {
             Ok(landing) => self.land(lease, landing).await,
@@ -201,7 +204,7 @@ impl Refresh {
     }
 
     /// Chooses the credential, spends the grant, judges the answer.
-    async fn ask_entra(&self, lease: &Lease, urgency: Urgency) -> Result<Landing, Setback> {
+    async fn ask_entra(&self, lease: &Lease, urgency: &watch::Receiver<Urgency>) -> Result<Landing, Setback> {
         let hold = &lease.hold;
         let account = &hold.key.account;
         let integration = match self.accounts.integration(account).await {
@@ -219,7 +222,7 @@ impl Refresh {
                 Err(setback)
             }
             Ok(spent) => Ok(Landing {
-                token: (!is_cold(lease, urgency)).then(|| spent.token()),
+                token: (!is_cold(lease, *urgency.borrow())).then(|| spent.token()),
                 // A service principal has no window to keep open: its next use asks (design.md 6.5).
                 refresh_at: grant.map(|_| make_keep_alive_at(hold.store_now)),
                 grant: spent.answered.refresh.filter(|_| grant.is_some()),

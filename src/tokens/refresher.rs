@@ -1,11 +1,10 @@
 //! The actor that owns every refresh: on demand and when due.
 
-use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +27,8 @@ pub struct Refresher {
     uses: mpsc::Receiver<Used>,
     /// Refreshes, and looks at what is due: those end with leases to be spent.
     running: JoinSet<Vec<Leased>>,
-    running_keys: HashSet<ConnectionKey>,
+    /// With how urgent each is: whoever joins what is merely due waits for it.
+    running_keys: HashMap<ConnectionKey, watch::Sender<Urgency>>,
     keys_of_tasks: HashMap<Id, ConnectionKey>,
     /// Demands that came while their key was running, in case what runs does not answer them.
     waiting: HashMap<ConnectionKey, Demand>,
@@ -63,7 +63,7 @@ impl Refresher {
             demanded,
             uses,
             running: JoinSet::new(),
-            running_keys: HashSet::new(),
+            running_keys: HashMap::new(),
             keys_of_tasks: HashMap::new(),
             waiting: HashMap::new(),
             looking: None,
@@ -109,13 +109,15 @@ impl Refresher {
         if ended_since && demand.rejected.is_none() {
             return;
         }
-        if self.running_keys.contains(&demand.key) {
+        if let Some(urgency) = self.running_keys.get(&demand.key) {
+            urgency.send_replace(Urgency::Demanded);
             return self.wait_its_turn(demand);
         }
         let Demand { key, min_ttl, rejected, .. } = demand;
         let refresh = self.refresh.clone();
         let want = Want { min_ttl, rejected };
-        self.start(key.clone(), async move { refresh.on_demand(&key, want).await });
+        let urgency = watch::Sender::new(Urgency::Demanded);
+        self.start(key.clone(), urgency, async move { refresh.on_demand(&key, want).await });
     }
 
     /// What runs may have published its last word before the asker looked. Then this demand is its
@@ -158,12 +160,17 @@ impl Refresher {
         });
     }
 
-    fn start(&mut self, key: ConnectionKey, work: impl Future<Output = ()> + Send + 'static) {
+    fn start(
+        &mut self,
+        key: ConnectionKey,
+        urgency: watch::Sender<Urgency>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let task = self.running.spawn(async move {
             work.await;
             Vec::new()
         });
-        self.running_keys.insert(key.clone());
+        self.running_keys.insert(key.clone(), urgency);
         self.keys_of_tasks.insert(task.id(), key);
     }
 
@@ -179,7 +186,7 @@ impl Refresher {
         let mut started = 0;
         for lease in ended.as_mut().map(std::mem::take).unwrap_or_default() {
             let refresh = self.refresh.clone();
-            if self.is_stopping || self.running_keys.contains(&lease.hold().key) {
+            if self.is_stopping || self.running_keys.contains_key(&lease.hold().key) {
                 // Somebody asked for it meanwhile; two at once would spend one grant twice (P5).
                 // Or another replica has the time for it that this one has not.
                 self.running.spawn(async move {
@@ -189,7 +196,10 @@ impl Refresher {
                 continue;
             }
             started += 1;
-            self.start(lease.hold().key.clone(), async move { refresh.leased(lease, Urgency::Due).await });
+            let urgency = watch::Sender::new(Urgency::Due);
+            let joined = urgency.subscribe();
+            let key = lease.hold().key.clone();
+            self.start(key, urgency, async move { refresh.leased(lease, &joined).await });
         }
         if let Some((_, asked)) = look {
             // Fewer than asked for: the rest is not due yet. And what is given back is due again at once: the next

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::Refresh;
 use super::setback::Setback;
@@ -42,7 +43,7 @@ impl Refresh {
         hold: &Hold,
         integration: Arc<Integration>,
         grant: Option<&RefreshToken>,
-        urgency: Urgency,
+        urgency: &watch::Receiver<Urgency>,
     ) -> Result<Spent, Unspent> {
         let mut attempts = self.accounts.attempts(integration);
         let mut is_foreseen = false;
@@ -56,10 +57,13 @@ impl Refresh {
                 }
             };
             let within = hold.left(self.clock.now()).saturating_sub(DEADLINE).min(TURN_WITHIN);
-            if let Err(wait) = self.budget.turn(&chosen.integration.tenant, urgency, within).await {
-                let is_silent = self.budget.is_silent(&chosen.integration.tenant);
-                return Err(Unspent { setback: Refresh::no_turn(wait, is_silent), rescued: None });
-            }
+            let turn = match self.budget.turn(&chosen.integration.tenant, urgency, within).await {
+                Ok(turn) => turn,
+                Err(wait) => {
+                    let is_silent = self.budget.is_silent(&chosen.integration.tenant);
+                    return Err(Unspent { setback: Refresh::no_turn(wait, is_silent), rescued: None });
+                }
+            };
             let is_late = || hold.left(self.clock.now()) < DEADLINE;
             if grant.is_some() && self.is_strict() && !is_foreseen && !is_late() {
                 self.foresee_loss(hold).await.map_err(|setback| Unspent { setback, rescued: None })?;
@@ -69,6 +73,7 @@ impl Refresh {
             if is_late() {
                 return Err(Unspent { setback: Refresh::out_of_time(), rescued: None });
             }
+            turn.spend();
             // Before it is asked: a life counted from the answer's arrival would be too long.
             let asked_at = hold.store_clock.at(self.clock.now());
             let asked = match grant {

@@ -148,3 +148,19 @@ async fn what_a_look_brings_after_the_stop_is_given_back() {
     assert_eq!((row.lease_until, row.failure), (None, None));
     assert!(given.entra.spent().is_empty());
 }
+
+/// P5: whoever joins the weekly refresh of a connection that nobody used gets its token.
+#[tokio::test(start_paused = true)]
+async fn whoever_joins_a_refresh_of_what_was_cold_costs_no_second_one() {
+    let given = Given::looking_every(Duration::from_mins(10)).await;
+    given.entra.hold();
+    // Paused time goes on to the day when it is due.
+    given.entra.held().wait_for(|held| *held == 1).await.unwrap();
+    let asked = given.ask();
+    sleep(Duration::from_secs(1)).await;
+
+    given.entra.release();
+
+    assert!(asked.await.unwrap().is_ok());
+    assert_eq!(given.entra.spent().len(), 1);
+}

@@ -96,7 +96,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Bound, Build
     let vault = Arc::new(open_vault(&config, clock.clone()).await?);
     let listeners = Listeners::bind(&config).await?;
     let outgoing = Outgoing::new(&OutgoingConfig { proxy: config.proxy, ca_pem: config.ca_pem })?;
-    recall(&vault, &config.audit.path, &*clock).await?;
+    recall(&vault, &config.audit.path)?;
     let (audit, writer) = Audit::open(&config.audit, clock.clone())?;
     if config.entra.browser_authority.is_some() {
         tracing::warn!("entra.browser_authority is set: browsers are sent to an emulator, not to Microsoft");
@@ -262,13 +262,12 @@ async fn open_vault(config: &Config, clock: Arc<dyn Clock>) -> Result<Vault, Bui
     Ok(Vault::new(store, sealer, config.ended_kept))
 }
 
-/// Compares the store with what the audit says of links and disconnects.
-async fn recall(vault: &Vault, audit: &Path, clock: &dyn Clock) -> Result<(), BuildError> {
+/// Remembers what the audit says of links and disconnects.
+fn recall(vault: &Vault, audit: &Path) -> Result<(), BuildError> {
     let unreadable = |source| AuditError::Open { path: audit.to_owned(), source: Arc::new(source) };
     for (key, seen) in seen_in(audit, vault.store_id()).map_err(unreadable)? {
         vault.note_seen(&key, seen);
     }
-    vault.suspect_rollbacks(clock).await?;
     Ok(())
 }
 

@@ -149,6 +149,11 @@ impl Failure {
         }
     }
 
+    /// The grant went with an answer that did not arrive.
+    pub fn lost(since: Timestamp) -> Self {
+        Self { needs_person: true, lost: true, ..Self::new(Reason::RelinkRequired, since) }
+    }
+
     /// Who must act in this very case.
     pub fn who_acts(&self) -> Actor {
         self.case.map_or_else(|| self.reason.who_acts(), Case::who_acts)

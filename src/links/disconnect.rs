@@ -10,7 +10,7 @@ use crate::gate::Asking;
 use crate::ids::{AccountId, Generation};
 use crate::policy::Permission;
 use crate::reason::Refused;
-use crate::vault::{Connection, Opened};
+use crate::vault::Opened;
 
 impl Links {
     /// Wipes the grant and ends the role's open links. Repeating it answers the tombstone.
@@ -61,10 +61,9 @@ impl Parts {
 
     /// Whoever repeats it did not hear that it was done, and neither, perhaps, did the record.
     async fn note_end(&self, opened: Option<&Opened>) {
-        let Some(Opened { key, generation, connection: Connection::Ended(_), .. }) = opened else { return };
-        let seen = Seen::end(*generation);
-        if self.vault.note_seen(key, seen) {
-            self.gate.record_seen(self.vault.store_id(), key, seen).await;
+        if let Some(ended) = opened.filter(|opened| !opened.connection.is_open()) {
+            self.vault.note_seen(&ended.key, ended.seen());
+            self.gate.record_seen(self.vault.store_id(), &ended.key, ended.seen()).await;
         }
     }
 }

@@ -69,8 +69,7 @@ impl Parts {
             self.still_of_the_app(integration).await?;
             let (standing, store_clock) = self.standing(&key).await?;
             let live = self.live_app(asking, &key, &standing, (identity, token)).await?;
-            let connection = Connection::Live(live);
-            let generation = match self.vault.connect_app(&key, &standing, &connection).await {
+            let (generation, since) = match self.vault.connect_app(&key, &standing, &live).await {
                 Err(VaultError::Changed(_)) => continue, // A refresh landed: look again.
                 connected => connected?,
             };
@@ -82,13 +81,11 @@ impl Parts {
                 }
                 return Err(refused);
             }
-            if let Connection::Live(live) = &connection {
-                self.tokens.adopt(&key, generation, live, &store_clock);
-            }
-            tracing::info!(connection.key = %key, connection.generation = generation.0, "connected");
-            self.gate.record_seen(self.vault.store_id(), &key, Seen::link(generation)).await;
-            let store_now = standing.store_now;
-            let opened = Opened { key, generation, since: generation, connection, failure: None, store_now };
+            let (store_now, connection) = (standing.store_now, Connection::Live(live));
+            let opened = Opened { key, generation, since, connection, failure: None, store_now };
+            self.tokens.publish(&opened, &store_clock);
+            tracing::info!(connection.key = %opened.key, connection.generation = generation.0, "connected");
+            self.gate.record_seen(self.vault.store_id(), &opened.key, opened.seen()).await;
             return Ok(ConnectionView::of(&opened));
         }
         Err(VaultError::Changed(key.to_string()).into())

@@ -50,7 +50,8 @@ impl Operations {
         let mut rollbacks = self.vault.rollbacks().await?;
         if let Some(account) = scope.account() {
             rollbacks.extend(self.vault.suspected(account).await?);
-            rollbacks.sort_by(|one, other| one.key.cmp(&other.key));
+            // What was seen last counts, whoever saw it.
+            rollbacks.sort_by(|one, other| (&one.key, other.seen).cmp(&(&other.key, one.seen)));
             rollbacks.dedup_by(|one, other| one.key == other.key);
         }
         rollbacks.retain(|rollback| scope.has(rollback));

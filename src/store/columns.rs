@@ -5,6 +5,8 @@
 
 use jiff::Timestamp;
 
+use crate::connection::Failure;
+
 /// In the order in which both databases read a row of `connections`.
 pub(super) const CONNECTION: &str =
     "account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence";
@@ -20,6 +22,10 @@ pub(super) fn micros(time: Timestamp) -> i64 {
 pub(super) fn time(micros: i64) -> Timestamp {
     let nearest = if micros < 0 { Timestamp::MIN } else { Timestamp::MAX };
     Timestamp::from_microsecond(micros).unwrap_or(nearest)
+}
+
+pub(super) fn plain(failure: &Failure) -> String {
+    serde_json::to_string(failure).expect("a failure is plain data")
 }
 
 pub(super) fn limit(rows: usize) -> i64 {

@@ -344,8 +344,16 @@ impl Store {
 
 /// What replicas compare with what they hold.
 impl Store {
+    /// These connections, in any order; those that have a row.
+    pub async fn connections_of(
+        &self,
+        keys: Vec<ConnectionKey>,
+    ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
+        ask!(self.connections_of(keys))
+    }
+
     /// The generations of these connections, in any order; of those that have a row.
-    pub async fn generations(&self, keys: Vec<ConnectionKey>) -> Result<Loaded<Vec<Compared>>, StoreError> {
+    pub async fn generations(&self, keys: Vec<ConnectionKey>) -> Result<Vec<Compared>, StoreError> {
         ask!(self.generations(keys))
     }
 

@@ -50,6 +50,8 @@ pub struct ConnectionWrite {
     pub refresh_at: Option<Timestamp>,
     /// When the grant dies of idleness; for counting alone.
     pub grant_until: Option<Timestamp>,
+    /// Why it is not to be refreshed, and until when. Only what takes another row's place may say so.
+    pub paused: Option<(Failure, Timestamp)>,
     /// What is written to the outbox with it; nothing, if nothing changed for those who watch.
     pub change: Option<Change>,
 }
@@ -258,6 +260,6 @@ debug_without_sealed!(ConnectionRow {
     lease_until,
     fence
 });
-debug_without_sealed!(ConnectionWrite { key, expected, generation, live, refresh_at, change });
+debug_without_sealed!(ConnectionWrite { key, expected, generation, live, refresh_at, paused, change });
 debug_without_sealed!(LinkRow { id, key, state_hash, version, open, expires_at });
 debug_without_sealed!(IntegrationRow { account, version });

@@ -5,43 +5,43 @@
 //! 1. News only makes this process look: what a slot learns is what the row says (P7, P9).
 //! 2. News may be lost. After each gap, and now and then without one, the generations of all that is held
 //!    are compared; that alone suffices, only later (design.md 6.3).
-//! 3. Nothing is looked at that nobody here asked for: a million connections of others cost nothing.
+//! 3. Nothing is looked at that nobody here asked for: a million connections of others cost nothing. But what this
+//!    process saw linked or disconnected is compared at its start and after each gap, beside the news: a store
+//!    that was restored, or that failed over, may have gone back behind it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Refresh;
 use crate::connection::ConnectionKey;
 use crate::ids::Generation;
-use crate::vault::{News, VaultError};
+use crate::vault::{Compared, News, VaultError};
 
 /// An actor for the app to run.
 pub struct Follower {
     refresh: Arc<Refresh>,
-    owed: Option<Owed>,
-}
-
-/// A comparison that did not come to its end.
-#[derive(Clone, Copy)]
-struct Owed {
-    /// The store was away meanwhile: it may have gone back.
-    after_return: bool,
-    again_at: Duration,
+    /// When a comparison that did not come to its end begins anew.
+    owed_at: Option<Duration>,
+    /// The look for what went back.
+    suspecting: JoinSet<()>,
 }
 
 impl Follower {
     pub(super) fn new(refresh: Arc<Refresh>) -> Self {
-        Self { refresh, owed: None }
+        Self { refresh, owed_at: None, suspecting: JoinSet::new() }
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
         let refresh = self.refresh.clone();
         let mut news = refresh.vault.news();
+        self.look_for_rollbacks();
         loop {
-            let left = self.owed.map(|owed| owed.again_at.saturating_sub(refresh.clock.now().monotonic));
+            let left = self.owed_at.map(|again_at| again_at.saturating_sub(refresh.clock.now().monotonic));
             let heard = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -51,23 +51,30 @@ impl Follower {
             };
             // Whatever it is: who watches looks for itself.
             refresh.vault.wake_watchers();
-            let was_owed = self.owed.is_some_and(|owed| owed.after_return);
-            let after_return = heard == News::StoreReturned || was_owed;
+            if heard == News::StoreReturned {
+                self.look_for_rollbacks();
+            }
             let followed = match heard {
                 News::Connection(key, generation) => refresh.follow(&key, generation).await,
                 News::Integration(account) => refresh.accounts.reload(&account).await,
                 News::Anything | News::StoreReturned => {
-                    self.owed = None;
-                    refresh.compare(after_return).await
+                    self.owed_at = None;
+                    refresh.compare().await
                 }
             };
             if let Err(error) = followed {
                 let again_at = refresh.clock.now().monotonic + COMPARE_AGAIN;
-                let again_at = self.owed.map_or(again_at, |owed| owed.again_at);
-                self.owed = Some(Owed { after_return, again_at });
+                self.owed_at.get_or_insert(again_at);
                 tracing::debug!(error = &error as &dyn std::error::Error, "cannot follow the other replicas");
             }
         }
+    }
+
+    /// There may be many; news does not wait for them. One that is under way began before the store returned.
+    fn look_for_rollbacks(&mut self) {
+        let refresh = self.refresh.clone();
+        self.suspecting = JoinSet::new();
+        self.suspecting.spawn(async move { refresh.suspect_rollbacks().await });
     }
 }
 
@@ -98,29 +105,19 @@ impl Refresh {
     }
 
     /// Compares all that is held with the store.
-    async fn compare(&self, after_return: bool) -> Result<(), VaultError> {
+    async fn compare(&self) -> Result<(), VaultError> {
         for keys in self.slots.keys().chunks(COMPARED_AT_ONCE) {
             let compared = self.vault.generations(keys.to_vec()).await?;
             let there: HashSet<&ConnectionKey> = compared.iter().map(|one| &one.key).collect();
-            for key in keys.iter().filter(|key| !there.contains(key)) {
-                if self.slots.find(key).is_some_and(|slot| slot.has_token()) {
-                    self.look_again(key).await?;
-                }
+            let missed = |key: &&ConnectionKey| {
+                !there.contains(key) && self.slots.find(key).is_some_and(|slot| slot.has_token())
+            };
+            let missed: Vec<_> = keys.iter().filter(missed).collect();
+            for some in missed.chunks(LOOKS_AT_ONCE) {
+                try_join_all(some.iter().map(|key| self.look_again(key))).await?;
             }
-            for one in compared {
-                let Some(slot) = self.slots.find(&one.key).filter(|slot| !slot.was_looked_at(&one)) else {
-                    continue;
-                };
-                let went_back = one.generation < slot.known().generation;
-                if (went_back || one.is_suspected) && slot.has_token() {
-                    // A failover that lost its last commits. Of a refresh the older grant goes on.
-                    let key = &one.key;
-                    tracing::error!(connection.key = %key, "the store went back behind what was seen of a connection");
-                    self.look_again(key).await?;
-                } else {
-                    self.follow(&one.key, one.generation).await?;
-                }
-                slot.note_look(one);
+            for some in compared.chunks(LOOKS_AT_ONCE) {
+                try_join_all(some.iter().map(|one| self.compare_one(one))).await?;
             }
         }
         for accounts in self.accounts.held().chunks(COMPARED_AT_ONCE) {
@@ -132,14 +129,38 @@ impl Refresh {
                 }
             }
         }
-        // Last: there may be many.
-        if after_return {
-            self.vault.suspect_rollbacks(&*self.clock).await?;
-        }
         Ok(())
+    }
+
+    async fn compare_one(&self, one: &Compared) -> Result<(), VaultError> {
+        let Some(slot) = self.slots.find(&one.key).filter(|slot| !slot.was_looked_at(one)) else {
+            return Ok(());
+        };
+        if one.is_suspected || one.generation < slot.known().generation {
+            // A failover that lost its last commits. Of a refresh the older grant goes on.
+            tracing::error!(connection.key = %one.key, "the store went back behind what was seen of a connection");
+            self.look_again(&one.key).await?;
+        } else {
+            self.follow(&one.key, one.generation).await?;
+        }
+        slot.note_look(one.clone());
+        Ok(())
+    }
+
+    /// Has all that went back refused, however long the store is away meanwhile.
+    async fn suspect_rollbacks(&self) {
+        while let Err(error) = self.vault.suspect_rollbacks().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what was seen is not compared with the store yet"
+            );
+            self.clock.sleep(COMPARE_AGAIN).await;
+        }
     }
 }
 
 /// A statement of this many keys takes some milliseconds.
 const COMPARED_AT_ONCE: usize = 2_000;
+/// What is looked at is read and opened, each by itself.
+const LOOKS_AT_ONCE: usize = 16;
 const COMPARE_AGAIN: Duration = Duration::from_millis(500);

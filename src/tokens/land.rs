@@ -76,6 +76,11 @@ impl Refresh {
         let mut kept = None;
         let mut failures = 0;
         loop {
+            // A store that went back would take it.
+            if self.is_outdated(hold) {
+                self.lost(&hold.key).await;
+                return None;
+            }
             let error = match self.vault.commit_refresh(&sealed).await {
                 Ok(generation) => return Some(generation),
                 Err(VaultError::Changed(_)) => {

@@ -13,7 +13,7 @@ use super::slot::{Known, token_of};
 use crate::clock::StoreClock;
 use crate::connection::{ConnectionKey, Seen};
 use crate::ids::Generation;
-use crate::vault::{Connection, Leased, Opened, Rollback, VaultError};
+use crate::vault::{Connection, Hold, Opened, Rollback, VaultError};
 
 impl Refresh {
     /// The row, once its slot has learned what it says, and the store's clock. A slot that knows better withholds
@@ -30,14 +30,16 @@ impl Refresh {
             self.note_seen(key, seen).await;
             read = self.vault.connection(key).await;
         }
+        if let Err(error) = &read
+            && error.is_of_one_record()
+        {
+            slot.withhold(known.generation);
+        }
         if let Err(VaultError::RolledBack(rollback)) = &read {
+            slot.outdate(rollback.seen);
             self.refuse_everywhere(rollback).await?;
         }
-        let opened = read.inspect_err(|error| {
-            if error.is_of_one_record() {
-                slot.withhold(known.generation);
-            }
-        })?;
+        let opened = read?;
         let Some(opened) = opened else {
             slot.withhold(known.generation);
             return Ok(None);
@@ -48,9 +50,8 @@ impl Refresh {
         Ok(Some((opened, store)))
     }
 
-    /// Whether this lease is of somebody who stands there no more: then nothing of theirs is spent.
-    pub(super) fn is_outdated(&self, leased: &Leased) -> bool {
-        let hold = leased.hold();
+    /// Whether this lease is of somebody who stands there no more: then nothing of theirs is spent or written.
+    pub(super) fn is_outdated(&self, hold: &Hold) -> bool {
         Some(Seen::link(hold.since)) < self.slots.slot(&hold.key).known().seen
     }
 
@@ -77,7 +78,7 @@ impl Refresh {
     async fn refuse_everywhere(&self, Rollback { key, found, seen }: &Rollback) -> Result<(), VaultError> {
         self.note_seen(key, *seen).await;
         match found {
-            Some(_) => self.vault.suspect(key, &*self.clock).await,
+            Some(_) => self.vault.suspect(key).await,
             None => Ok(()),
         }
     }

@@ -114,7 +114,7 @@ impl Refresh {
     /// Spends the lease: asks Entra and lands what it says.
     pub(super) async fn leased(&self, leased: Leased, urgency: &watch::Receiver<Urgency>) {
         let slot = self.slots.slot(&leased.hold().key);
-        if self.is_outdated(&leased) {
+        if self.is_outdated(leased.hold()) {
             self.give_back(leased.hold()).await;
             return match self.read(&leased.hold().key).await {
                 Ok(_) => slot.settle(),

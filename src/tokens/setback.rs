@@ -18,7 +18,7 @@ use crate::connection::{ConnectionKey, Failure};
 use crate::entra::{EntraError, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::secret::make_luck;
-use crate::vault::Hold;
+use crate::vault::{Hold, NEVER};
 
 /// Why a refresh brought nothing: what to tell callers, what to remember, when to try again.
 pub(super) struct Setback {
@@ -168,8 +168,6 @@ const WAITING: &str =
 /// How far apart two refusals must be to be believed.
 const CONFIRM_AFTER: Duration = Duration::from_mins(5);
 const ANEW: Duration = Duration::from_secs(1);
-/// A confirmed revocation is never retried; a person's link or a new client credential lifts it.
-pub(super) const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
 /// How many more times it is tried, at least, in what is left of a token's life.
 const TRIES_LEFT: u32 = 8;
 const BACKOFF: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_mins(5) };

@@ -209,6 +209,16 @@ impl Slot {
         });
     }
 
+    /// Somebody was linked or disconnected since what is held: nothing of before is learned or released again.
+    pub(super) fn outdate(&self, seen: Seen) {
+        self.state.send_modify(|state| {
+            if state.seen < Some(seen) {
+                state.seen = Some(seen);
+                state.token = None;
+            }
+        });
+    }
+
     /// What is known now is the answer: wakes who waits.
     pub(super) fn settle(&self) {
         self.state.send_modify(|state| state.attempts += 1);

@@ -14,12 +14,12 @@
 
 use super::Refresh;
 use super::refresh::RETRY_STORE;
-use super::setback::{NEVER, Setback};
+use super::setback::Setback;
 use crate::clock::later;
 use crate::connection::Failure;
 use crate::entra::{EntraError, Rotation};
 use crate::reason::{Problem, Reason};
-use crate::vault::Hold;
+use crate::vault::{Hold, NEVER};
 
 impl Refresh {
     pub(super) fn is_strict(&self) -> bool {
@@ -63,11 +63,7 @@ impl Refresh {
     }
 
     fn loss(&self, hold: &Hold) -> Failure {
-        Failure {
-            needs_person: true,
-            lost: true,
-            ..Failure::new(Reason::RelinkRequired, self.store_now(hold))
-        }
+        Failure::lost(self.store_now(hold))
     }
 }
 

@@ -110,6 +110,8 @@ impl Opened {
 pub struct Standing {
     /// `None` if no row ever stood there.
     pub generation: Option<Generation>,
+    /// As [`Opened::since`], where the record opens.
+    pub since: Option<Generation>,
     pub is_live: bool,
     /// The live identity, where the record opens.
     pub identity: Option<Identity>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::connection::{Connection, Ended, Imported, Opened, Standing};
+use super::connection::{Connection, Ended, Imported, Live, Opened, Standing};
 use super::marks::Began;
 use super::record::{self, ConnectionForm, ConnectionRecord};
 use super::{Hold, Link, Vault, VaultError};
@@ -98,7 +98,7 @@ impl Vault {
 
     /// The generations that the store has now, for replicas that compare what they hold.
     pub async fn generations(&self, keys: Vec<ConnectionKey>) -> Result<Vec<Compared>, VaultError> {
-        Ok(self.store.generations(keys).await?.row)
+        Ok(self.store.generations(keys).await?)
     }
 
     /// Brings refreshes forward: connections that are used get their next one at half life.
@@ -125,6 +125,7 @@ impl Vault {
         let Some(row) = loaded.row else {
             return Ok(Standing {
                 generation: None,
+                since: None,
                 is_live: false,
                 identity: None,
                 origin: None,
@@ -132,7 +133,9 @@ impl Vault {
             });
         };
         let (generation, is_live) = (Some(row.generation), row.live);
-        let (identity, origin) = match self.open(row, store_now, began).map(|opened| opened.connection) {
+        let opened = self.open(row, store_now, began);
+        let since = opened.as_ref().ok().map(|opened| opened.since);
+        let (identity, origin) = match opened.map(|opened| opened.connection) {
             Ok(Connection::Live(live)) => (Some(live.identity), live.origin),
             Ok(Connection::Imported(imported)) => (None, Some(imported.origin)),
             Ok(Connection::Ended(ended)) => (None, ended.origin),
@@ -145,7 +148,7 @@ impl Vault {
                 (None, None)
             }
         };
-        Ok(Standing { generation, is_live, identity, origin, store_now })
+        Ok(Standing { generation, since, is_live, identity, origin, store_now })
     }
 
     /// Erases tombstones that are kept no longer, with all they say of anybody; a bounded number of them, and
@@ -223,18 +226,30 @@ impl Vault {
         }
     }
 
-    /// Makes a connection that nobody linked, over whom stands there. It is refreshed on demand only.
+    /// Makes a connection that nobody linked, over whom stands there. It is refreshed on demand only. Tells the
+    /// generation, and since when the same app stands there.
     pub async fn connect_app(
         &self,
         key: &ConnectionKey,
         standing: &Standing,
-        connection: &Connection,
-    ) -> Result<Generation, VaultError> {
-        let from = (standing.generation, standing.store_now);
-        let write = self.write(key, from, connection.into(), (None, Some(Change::Connected)));
+        app: &Live,
+    ) -> Result<(Generation, Generation), VaultError> {
+        let next = (None, Some(Change::Connected));
+        let form = || ConnectionForm::from(app);
+        let is_same =
+            standing.is_live && standing.identity.as_ref().is_some_and(|it| it.is_same_as(&app.identity));
+        let write = match (standing.generation, standing.since) {
+            // Proven again: nobody came, and nobody went.
+            (Some(found), Some(since)) if is_same => {
+                self.write_on(key, (found, found.next(standing.store_now)), (since, form()), next)
+            }
+            (found, _) => self.write(key, (found, standing.store_now), form(), next),
+        };
+        let since = standing.since.filter(|_| is_same);
         let generation = self.commit(write).await?;
-        self.marks.note(key, Seen::link(generation));
-        Ok(generation)
+        let since = since.unwrap_or(generation);
+        self.marks.note(key, Seen::link(since));
+        Ok((generation, since))
     }
 
     /// Puts an imported connection in the place of whoever stands there, to be proven when its turn comes.
@@ -305,6 +320,7 @@ impl Vault {
             live: form.is_open(),
             refresh_at,
             grant_until: form.grant_expires_by(),
+            paused: None,
             change,
         }
     }

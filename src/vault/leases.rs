@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::connection::{Connection, Imported, Live, Opened};
-use super::marks::Began;
-use super::{Vault, VaultError};
+use super::marks::{Began, Rollback};
+use super::{Vault, VaultError, rollback};
 use crate::clock::{Clock, Moment, StoreClock, later};
 use crate::connection::{Change, ConnectionKey, Failure};
 use crate::ids::Generation;
@@ -51,7 +51,7 @@ pub struct Hold {
 
 /// How a connection stands with those who watch it, as long as a lease of it lasts.
 #[derive(Clone, Copy, Debug)]
-struct Watched {
+pub(super) struct Watched {
     is_import: bool,
     /// Why it fails, and whether a person must act.
     failing: Option<(Reason, bool)>,
@@ -137,13 +137,13 @@ impl Hold {
 }
 
 impl Watched {
-    fn of(row: &ConnectionRow) -> Self {
+    pub(super) fn of(row: &ConnectionRow) -> Self {
         let failing = row.failure.as_ref().map(|failure| (failure.reason, failure.needs_person));
         Self { is_import: false, failing, is_untold: false }
     }
 
     /// A failure that goes on is no news.
-    fn change_by(self, failure: &Failure) -> Option<Change> {
+    pub(super) fn change_by(self, failure: &Failure) -> Option<Change> {
         let is_new = self.failing != Some((failure.reason, failure.needs_person));
         is_new.then_some(if failure.needs_person { Change::NeedsRelink } else { Change::Failing })
     }
@@ -233,7 +233,7 @@ impl Vault {
         (store_clock, began): (StoreClock, Began),
     ) -> Result<Option<Leased>, VaultError> {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
-        let seen = Watched::of(&row);
+        let (seen, before) = (Watched::of(&row), row.failure.clone());
         match self.open(row, store_now, began) {
             Ok(Opened { connection: Connection::Live(live), since, failure, .. }) => {
                 let hold = Hold { key, generation, since, failure, store_now, store_clock, fence, seen };
@@ -246,11 +246,14 @@ impl Vault {
             }
             Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),
             Err(error) => {
-                let behind = match &error {
-                    VaultError::RolledBack(rollback) => Some(rollback.seen),
-                    _ => None,
+                let failure = match &error {
+                    VaultError::RolledBack(Rollback { seen, .. }) => {
+                        // Unless it says so already, it is another generation then, and this verdict is nothing.
+                        self.suspect(&key).await?;
+                        rollback::refused(*seen, before.as_ref(), store_now)
+                    }
+                    _ => Failure::new(error.problem().reason, store_now),
                 };
-                let failure = Failure { behind, ..Failure::new(error.problem().reason, store_now) };
                 let retry_at = later(store_now, DAMAGED_PAUSE);
                 let change = seen.change_by(&failure);
                 let verdict = Verdict { key, generation, fence, failure: Some(failure), retry_at, change };
@@ -265,5 +268,7 @@ impl Vault {
 
 /// Longer than Entra's total deadline of 10 s, so that a living holder never loses it (design.md 6.1).
 const LEASE: Duration = Duration::from_secs(15);
+/// A confirmed revocation is never retried; a person's link or a new client credential lifts it.
+pub const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
 /// A damaged record does not mend itself; looked at again in case an operator restored it.
 const DAMAGED_PAUSE: Duration = Duration::from_hours(1);

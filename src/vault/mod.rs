@@ -18,12 +18,13 @@ mod leases;
 mod links;
 mod marks;
 mod record;
+mod rollback;
 
 pub use changes::{Changed, Changes, Cursor};
 pub use connection::{Connection, Ended, Held, Imported, Live, Opened, Standing, StoredToken};
 pub use connections::{SealedRefresh, make_keep_alive_at};
 pub use integrations::{ClientCredential, Integration, Means, Suspension};
-pub use leases::{Claimed, Hold, ImportLease, Lease, Leased};
+pub use leases::{Claimed, Hold, ImportLease, Lease, Leased, NEVER};
 pub use links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 pub use marks::Rollback;
 

@@ -100,15 +100,7 @@ pub(super) struct TokenForm<'a> {
 impl<'a> From<&'a Connection> for ConnectionForm<'a> {
     fn from(connection: &'a Connection) -> Self {
         match connection {
-            Connection::Live(live) => Self::Live {
-                identity: Cow::Borrowed(&live.identity),
-                grant: live.grant.as_ref().map(|grant| grant.expose().into()),
-                token: live.token.as_ref().map(TokenForm::from),
-                linked_at: live.linked_at,
-                linked_by: live.linked_by.clone(),
-                refreshed_at: live.refreshed_at,
-                origin: live.origin.as_deref().map(Cow::Borrowed),
-            },
+            Connection::Live(live) => Self::from(live),
             Connection::Imported(imported) => Self::from(imported),
             Connection::Ended(ended) => Self::Ended {
                 at: ended.at,
@@ -116,6 +108,20 @@ impl<'a> From<&'a Connection> for ConnectionForm<'a> {
                 because: ended.because,
                 origin: ended.origin.as_deref().map(Cow::Borrowed),
             },
+        }
+    }
+}
+
+impl<'a> From<&'a Live> for ConnectionForm<'a> {
+    fn from(live: &'a Live) -> Self {
+        Self::Live {
+            identity: Cow::Borrowed(&live.identity),
+            grant: live.grant.as_ref().map(|grant| grant.expose().into()),
+            token: live.token.as_ref().map(TokenForm::from),
+            linked_at: live.linked_at,
+            linked_by: live.linked_by.clone(),
+            refreshed_at: live.refreshed_at,
+            origin: live.origin.as_deref().map(Cow::Borrowed),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use azdo_broker::lifecycle::Ended;
 use azdo_broker::pb;
 use azdo_broker::testing::TestPostgres;
+use azure_emulator::Fault;
 use tonic::Code;
 
 use crate::rollback::accept;
@@ -123,6 +124,26 @@ async fn f06_a_refresh_does_not_carry_what_went_back_over_what_was_seen() {
     refused_in_time(&replicas, &unaware).await;
     assert_eq!(accept(&one, false).await.accepted, 1);
     one.token().await.unwrap();
+}
+
+/// F06, P7: nor does one that was under way all the time.
+#[tokio::test]
+async fn f06_a_refresh_under_way_is_lost_to_who_found_out_what_went_back() {
+    let mut replicas = Replicas::linked(2).await;
+    let (one, unaware) = (replicas.operator(0).await, replicas.operator(1).await);
+    replicas.advance(Duration::from_hours(2)).await;
+    let standby = Standby::caught_up(&replicas.server).await;
+    replicas.first.fault(Fault::EntraHold { count: None });
+    let asked = tokio::spawn(async move { unaware.token().await });
+    replicas.first.emulator.wait_held(1).await;
+    one.disconnect().await.unwrap();
+    standby.promote().await;
+    refused_in_time(&replicas, &one).await;
+
+    replicas.first.emulator.release_held();
+
+    assert!(asked.await.unwrap().is_err());
+    refused_in_time(&replicas, &replicas.operator(1).await).await;
 }
 
 /// F06: also where nobody may refresh it now, or somebody else is at it.

@@ -270,3 +270,21 @@ async fn a_rejected_credential_is_told_with_entras_code() {
     let details = status.get_error_details();
     assert_eq!(details.error_info().unwrap().metadata["entra_code"], "AADSTS7000215");
 }
+
+/// Design 6.13: proving it again is no new connection, so that a restored backup without it lacks nothing.
+#[tokio::test]
+async fn a_principal_that_was_only_proven_again_is_no_rollback_when_that_is_restored_away() {
+    let mut app = TestApp::linked().await;
+    app.add_the_app_to_the_organization();
+    app.set_headless(pb::HeadlessIdentity::ServicePrincipal).await;
+    app.operator().await.connections().connect_service_principal(connect()).await.unwrap();
+    let backup = app.stop_and_back_up().await;
+    app.start_again().await;
+    app.operator().await.connections().connect_service_principal(connect()).await.unwrap();
+    app.stop_and_back_up().await;
+
+    app.restore(&backup);
+    app.start_again().await;
+
+    app.job_runner().await.token().await.unwrap();
+}

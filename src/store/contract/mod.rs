@@ -102,7 +102,7 @@ async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
     let integration = IntegrationRow { account: name("a"), version: 3, sealed: b"sealed".into() };
     won(store.put_integration(None, integration).await?);
 
-    let mut generations = store.generations(vec![key("a"), key("b"), key("absent")]).await?.row;
+    let mut generations = store.generations(vec![key("a"), key("b"), key("absent")]).await?;
     generations.sort();
     let versions = store.integration_versions(vec![name("a"), name("absent")]).await?;
 
@@ -113,12 +113,12 @@ async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
     };
     assert_eq!(generations, [compared("a", 7, false), compared("b", 8, false)]);
     assert_eq!(versions, [(name("a"), 3)]);
-    assert_eq!(store.generations(Vec::new()).await?.row, []);
+    assert_eq!(store.generations(Vec::new()).await?, []);
 
     let claimed = claim(store, "a", LEASE).await?;
     let failure = Some(Failure::new(Reason::RollbackSuspected, claimed.store_now));
     won(store.record_failure(Verdict { failure, ..verdict(&claimed, claimed.store_now) }).await?);
-    assert_eq!(store.generations(vec![key("a")]).await?.row, [compared("a", 7, true)]);
+    assert_eq!(store.generations(vec![key("a")]).await?, [compared("a", 7, true)]);
     Ok(())
 }
 
@@ -237,6 +237,7 @@ fn write(account: &str, expected: Option<i64>, generation: i64) -> ConnectionWri
         live: true,
         refresh_at: None,
         grant_until: None,
+        paused: None,
         change: None,
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn old_tombstones_are_erased_the_oldest_first(store: &Store) ->
     won(store.commit(write("alive", None, 1)).await?);
     let held = ["b", "a", "young", "alive"].map(key).to_vec();
     let stay = async |store: &Store| -> Result<Vec<String>, StoreError> {
-        let mut found = store.generations(held.clone()).await?.row;
+        let mut found = store.generations(held.clone()).await?;
         found.sort();
         Ok(found.into_iter().map(|one| one.key.account.to_string()).collect())
     };

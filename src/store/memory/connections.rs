@@ -175,10 +175,21 @@ impl MemoryHandle {
         self.work("list grants that expire", list).await
     }
 
+    pub(in crate::store) async fn connections_of(
+        &self,
+        keys: Vec<ConnectionKey>,
+    ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
+        let load = |at: &mut Work<'_>| {
+            let row = keys.iter().filter_map(|key| at.state.connections.get(key).cloned()).collect();
+            Loaded { row, store_now: at.now }
+        };
+        self.work("read connections", load).await
+    }
+
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Loaded<Vec<Compared>>, StoreError> {
+    ) -> Result<Vec<Compared>, StoreError> {
         let compare = |at: &mut Work<'_>| {
             let compared = |key| {
                 let row = at.state.connections.get(&key)?;
@@ -189,7 +200,7 @@ impl MemoryHandle {
             let mut found: Vec<_> = keys.into_iter().filter_map(compared).collect();
             // Whoever asks may ask in any order; what comes of it is always the same.
             found.sort();
-            Loaded { row: found, store_now: at.now }
+            found
         };
         self.work("compare connections", compare).await
     }
@@ -208,8 +219,8 @@ fn commit(at: &mut Work<'_>, act: Act, write: &ConnectionWrite) {
         sealed: write.sealed.clone(),
         live: write.live,
         refresh_at: write.refresh_at,
-        retry_at: None,
-        failure: None,
+        retry_at: write.paused.as_ref().map(|(_, until)| *until),
+        failure: write.paused.as_ref().map(|(why, _)| why.clone()),
         lease_until: None,
         fence,
     };

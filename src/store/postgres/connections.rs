@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::lent::{Lent, Parameters};
-use super::rows::{self, CONNECTION, connection, key, micros, time};
+use super::rows::{self, CONNECTION, connection, key, micros, plain, time};
 use super::{Postgres, links};
 use crate::connection::{Change, ConnectionKey};
 use crate::ids::{AccountId, Generation};
@@ -149,14 +149,28 @@ impl Postgres {
         Ok(usize::try_from(erased).unwrap_or(usize::MAX))
     }
 
+    pub(in crate::store) async fn connections_of(
+        &self,
+        keys: Vec<ConnectionKey>,
+    ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
+        let lent = self.lend("read connections").await?;
+        let store_now = lent.clock().await?;
+        let (accounts, roles) = names(&keys);
+        let sql = format!(
+            "SELECT {CONNECTION} FROM azdo_broker.connections
+             WHERE (account, role) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
+        );
+        let rows = lent.rows(&sql, &[&accounts, &roles]).await?;
+        lent.done();
+        Ok(Loaded { row: rows.iter().filter_map(connection).collect(), store_now })
+    }
+
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Loaded<Vec<Compared>>, StoreError> {
+    ) -> Result<Vec<Compared>, StoreError> {
         let lent = self.lend("compare connections").await?;
-        let now = lent.clock().await?;
-        let accounts: Vec<&str> = keys.iter().map(|key| key.account.as_str()).collect();
-        let roles: Vec<String> = keys.iter().map(|key| key.role.to_string()).collect();
+        let (accounts, roles) = names(&keys);
         let sql = "SELECT c.account, c.role, c.generation, coalesce(starts_with(c.failure, $3), false)
                    FROM unnest($1::text[], $2::text[]) AS k (account, role)
                    JOIN azdo_broker.connections c ON c.account = k.account AND c.role = k.role";
@@ -167,7 +181,7 @@ impl Postgres {
             let generation = Generation(row.get(2));
             Some(Compared { key: key(row, 0)?, generation, is_suspected: row.get(3) })
         };
-        Ok(Loaded { row: rows.iter().filter_map(compared).collect(), store_now: now })
+        Ok(rows.iter().filter_map(compared).collect())
     }
 
     pub(in crate::store) async fn expiring_grants(
@@ -234,10 +248,12 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
             lent.rows(sql, parameters).await?
         }
         Some(Generation(expected)) => {
+            let (failure, retry_at) =
+                write.paused.as_ref().map(|(why, until)| (plain(why), micros(*until))).unzip();
             let sql = "WITH written AS (
                          UPDATE azdo_broker.connections
                          SET generation = $3, sealed = $4, live = $5, refresh_at = $6, grant_until = $8,
-                             retry_at = NULL, failure = NULL, lease_holder = NULL, lease_until = NULL
+                             retry_at = $10, failure = $11, lease_holder = NULL, lease_until = NULL
                          WHERE account = $1 AND role = $2 AND generation = $7
                          RETURNING account, role, generation),
                        changed AS (
@@ -255,6 +271,8 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
                 &expected,
                 &grant_until,
                 &change,
+                &retry_at,
+                &failure,
             ];
             lent.rows(sql, parameters).await?
         }
@@ -269,6 +287,10 @@ async fn repeated(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreErro
                WHERE account = $1 AND role = $2 AND generation = $3 AND sealed = $4";
     let same = lent.row(sql, &[&account, &role, &write.generation.0, &write.sealed]).await?;
     Ok(Cas::of_changed_rows(usize::from(same.is_some())))
+}
+
+fn names(keys: &[ConnectionKey]) -> (Vec<&str>, Vec<String>) {
+    keys.iter().map(|key| (key.account.as_str(), key.role.to_string())).unzip()
 }
 
 /// How a failure of this reason begins in its column, where what somebody else wrote may be no JSON.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Postgres;
 use super::lent::Parameters;
-use super::rows::{self, CONNECTION, connection, micros, time};
+use super::rows::{self, CONNECTION, connection, micros, plain, time};
 use crate::clock::later;
 use crate::connection::{Change, ConnectionKey};
 use crate::store::error::StoreError;
@@ -108,7 +108,6 @@ impl Postgres {
         set: &str,
     ) -> Result<Cas, StoreError> {
         let lent = self.lend(doing).await?;
-        let plain = |failure| serde_json::to_string(failure).expect("a failure is plain data");
         let failure = verdict.failure.as_ref().map(plain);
         let (account, role) = (verdict.key.account.as_str(), verdict.key.role.to_string());
         let (generation, retry_at) = (verdict.generation.0, micros(verdict.retry_at));

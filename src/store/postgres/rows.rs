@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 
 use crate::connection::{ConnectionKey, Role};
 use crate::ids::Generation;
-pub(super) use crate::store::columns::{CONNECTION, INTEGRATION, LINK, limit, micros, time};
+pub(super) use crate::store::columns::{CONNECTION, INTEGRATION, LINK, limit, micros, plain, time};
 use crate::store::rows::{ConnectionRow, IntegrationRow, LinkRow};
 
 /// Of [`CONNECTION`].

@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-pub(super) use crate::store::columns::{CONNECTION, INTEGRATION, LINK, limit, micros, time};
+pub(super) use crate::store::columns::{CONNECTION, INTEGRATION, LINK, limit, micros, plain, time};
 
 /// A text column; none where an edit left something that is no text.
 pub(super) fn text<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<Option<&'a str>> {

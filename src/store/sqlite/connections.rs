@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::At;
-use super::columns::{self, CONNECTION, micros, text, time};
+use super::columns::{self, CONNECTION, micros, plain, text, time};
 use super::outbox;
 use crate::connection::{Change, ConnectionKey, Role};
 use crate::ids::{AccountId, Generation};
@@ -58,11 +58,13 @@ pub(in crate::store) fn commit(at: &At<'_>, write: &ConnectionWrite) -> rusqlite
                 refresh_at,
                 grant_until
             ])?,
-        Some(expected) => tx
-            .prepare_cached(
+        Some(expected) => {
+            let (failure, retry_at) =
+                write.paused.as_ref().map(|(why, until)| (plain(why), micros(*until))).unzip();
+            tx.prepare_cached(
                 "UPDATE connections
                  SET generation = ?3, sealed = ?4, live = ?5, refresh_at = ?6, grant_until = ?8,
-                     retry_at = NULL, failure = NULL, lease_holder = NULL, lease_until = NULL
+                     retry_at = ?9, failure = ?10, lease_holder = NULL, lease_until = NULL
                  WHERE account = ?1 AND role = ?2 AND generation = ?7",
             )?
             .execute(params![
@@ -73,8 +75,11 @@ pub(in crate::store) fn commit(at: &At<'_>, write: &ConnectionWrite) -> rusqlite
                 write.live,
                 refresh_at,
                 expected.0,
-                grant_until
-            ])?,
+                grant_until,
+                retry_at,
+                failure
+            ])?
+        }
     };
     if changed == 0 {
         return repeated(tx, write);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Transaction, params};
 
 use super::At;
-use super::columns::{limit, micros, time};
+use super::columns::{limit, micros, plain, time};
 use super::connections::{load, read};
 use super::outbox;
 use crate::clock::later;
@@ -83,7 +83,6 @@ pub(in crate::store) fn foresee_failure(at: &At<'_>, verdict: &Verdict) -> rusql
 }
 
 fn write_verdict(at: &At<'_>, verdict: &Verdict, sql: &str) -> rusqlite::Result<Cas> {
-    let plain = |failure| serde_json::to_string(failure).expect("a failure is plain data");
     let failure = verdict.failure.as_ref().map(plain);
     let changed = at.tx.prepare_cached(sql)?.execute(params![
         verdict.key.account.as_str(),

@@ -224,14 +224,22 @@ impl Sqlite {
 }
 
 impl Sqlite {
+    pub(in crate::store) async fn connections_of(
+        &self,
+        keys: Vec<ConnectionKey>,
+    ) -> Result<Loaded<Vec<ConnectionRow>>, StoreError> {
+        self.read("read connections", move |at| {
+            let rows = keys.iter().map(|key| connections::load(at.tx, key)).filter_map(Result::transpose);
+            Ok(Loaded { row: rows.collect::<Result<_, _>>()?, store_now: at.now })
+        })
+        .await
+    }
+
     pub(in crate::store) async fn generations(
         &self,
         keys: Vec<ConnectionKey>,
-    ) -> Result<Loaded<Vec<Compared>>, StoreError> {
-        self.read("compare connections", move |at| {
-            Ok(Loaded { row: connections::generations(at.tx, keys)?, store_now: at.now })
-        })
-        .await
+    ) -> Result<Vec<Compared>, StoreError> {
+        self.read("compare connections", move |at| connections::generations(at.tx, keys)).await
     }
 
     pub(in crate::store) async fn erase_ended(

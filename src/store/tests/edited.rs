@@ -116,7 +116,7 @@ async fn a21_an_edited_row_of_postgresql_fails_alone() {
         let listed = store.connections(&key().account, None, 9).await.unwrap().row;
         assert!(listed.iter().any(|row| row.key == key()), "{edit}");
         let keys = vec![key(), ConnectionKey { role: Role::Developer("edited".parse().unwrap()), ..key() }];
-        let compared = store.generations(keys).await.unwrap().row;
+        let compared = store.generations(keys).await.unwrap();
         assert!(compared.iter().any(|compared| compared.key == key()), "{edit}");
         let expiring = store.expiring_grants(Timestamp::MIN..Timestamp::MAX, 9).await.unwrap();
         assert!(expiring.iter().any(|(expiring, _)| *expiring == key()), "{edit}");

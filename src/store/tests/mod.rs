@@ -65,6 +65,7 @@ fn write(expected: Option<i64>, generation: i64, sealed: &[u8]) -> ConnectionWri
         live: true,
         refresh_at: None,
         grant_until: None,
+        paused: None,
         change: None,
     }
 }

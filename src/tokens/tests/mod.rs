@@ -1,6 +1,7 @@
 //! The refresher over a real store and a fake Entra, on paused time.
 
 pub(crate) mod given;
+mod rollback;
 mod setbacks;
 mod simulation;
 mod slots;

@@ -64,6 +64,10 @@ fn a_slot_learns_nothing_of_who_was_there_before() {
     slot.learn(Generation(6), Seen::link(Generation(1)), None);
 
     assert_eq!(slot.known().generation, Generation(5));
+    slot.learn(Generation(7), Seen::link(Generation(7)), None);
+    slot.outdate(Seen::end(Generation(8)));
+    slot.learn(Generation(9), Seen::link(Generation(7)), None);
+    assert_eq!(slot.known().generation, Generation(7));
 }
 
 /// P9: what a row is of is told by people's acts, and not by refreshes.

@@ -63,7 +63,7 @@ impl Postgres {
     ) -> Result<Vec<Claimed>, StoreError> {
         let lent = self.lend("claim due connections").await?;
         let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
-        let rows = lent.rows(CLAIM_DUE, &[&rows::limit(limit), &self.0.holder, &lease]).await?;
+        let rows = lent.rows(&claim_due_sql(), &[&rows::limit(limit), &self.0.holder, &lease]).await?;
         lent.done();
         let claimed =
             |row: &tokio_postgres::Row| Some(Claimed { row: connection(row)?, store_now: time(row.get(10)) });
@@ -135,13 +135,17 @@ impl Postgres {
 /// A fence edited to its end is passed over: one more would be no integer, and fail the whole claim. What
 /// another replica claims at this moment is skipped, not waited for. The clock is asked once, so that what it
 /// says bounds the look into the index: compared with each row, nothing due costs a look at every row.
-pub(in crate::store) const CLAIM_DUE: &str = "
-WITH clock AS MATERIALIZED (SELECT azdo_broker.store_now() AS now),
-due AS (
-    SELECT account, role FROM azdo_broker.connections
-    WHERE live AND due_at <= (SELECT now FROM clock) AND fence < 9223372036854775807
-    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-UPDATE azdo_broker.connections c
-SET lease_holder = $2, lease_until = clock.now + $3, fence = fence + 1
-FROM due, clock WHERE c.account = due.account AND c.role = due.role
-RETURNING c.account, c.role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence, clock.now";
+pub(in crate::store) fn claim_due_sql() -> String {
+    format!(
+        "WITH clock AS MATERIALIZED (SELECT azdo_broker.store_now() AS now),
+         due AS (
+           SELECT account AS due_account, role AS due_role FROM azdo_broker.connections
+           WHERE live AND due_at <= (SELECT now FROM clock) AND fence < {MAX}
+           ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+         UPDATE azdo_broker.connections
+         SET lease_holder = $2, lease_until = now + $3, fence = fence + 1
+         FROM due, clock WHERE account = due_account AND role = due_role
+         RETURNING {CONNECTION}, now",
+        MAX = i64::MAX
+    )
+}

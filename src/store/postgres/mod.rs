@@ -25,7 +25,7 @@ use std::sync::Arc;
 use deadpool_postgres::Pool;
 
 #[cfg(test)]
-pub(super) use self::leases::CLAIM_DUE;
+pub(super) use self::leases::claim_due_sql;
 use self::lent::Lent;
 pub(super) use self::news::PostgresNews;
 pub use self::place::{InvalidPlace, PostgresPlace};

@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 
 use super::Postgres;
 use super::lent::{Lent, Parameters};
-use super::rows::{connection, integration, link, micros, time};
+use super::rows::{CONNECTION, connection, integration, link, micros, plain, time};
 use crate::store::error::StoreError;
 use crate::store::rows::{Cas, ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, Page, Relocation};
 
@@ -125,10 +125,11 @@ impl Postgres {
 }
 
 async fn connections(lent: &Lent, account: &str, role: &str, limit: i64) -> Result<Page, StoreError> {
-    let sql =
-        "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence, grant_until
-               FROM azdo_broker.connections WHERE (account, role) > ($1, $2) ORDER BY account, role LIMIT $3";
-    let found = lent.rows(sql, &[&account, &role, &limit]).await?;
+    let sql = format!(
+        "SELECT {CONNECTION}, grant_until FROM azdo_broker.connections
+         WHERE (account, role) > ($1, $2) ORDER BY account, role LIMIT $3"
+    );
+    let found = lent.rows(&sql, &[&account, &role, &limit]).await?;
     let last = found.last().filter(|_| i64::try_from(found.len()) == Ok(limit));
     let next = Some(match last {
         Some(last) => Cursor::Connection(last.get(0), last.get(1)),
@@ -144,7 +145,7 @@ async fn put_connection(
     row: &ConnectionRow,
     grant_until: Option<Timestamp>,
 ) -> Result<(), StoreError> {
-    let failure = row.failure.as_ref().map(|failure| serde_json::to_string(failure).expect("plain data"));
+    let failure = row.failure.as_ref().map(plain);
     let (account, role) = (row.key.account.as_str(), row.key.role.to_string());
     let (refresh_at, retry_at) = (row.refresh_at.map(micros), row.retry_at.map(micros));
     let sql = "INSERT INTO azdo_broker.connections

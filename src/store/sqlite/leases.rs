@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Transaction, params};
 
 use super::At;
-use super::columns::{limit, micros, plain, time};
+use super::columns::{CONNECTION, limit, micros, plain, time};
 use super::connections::{load, read};
 use super::outbox;
 use crate::clock::later;
@@ -43,7 +43,7 @@ pub(in crate::store) fn claim_due(
     rows: usize,
     lease: Duration,
 ) -> rusqlite::Result<Vec<Claimed>> {
-    let mut statement = at.tx.prepare_cached(CLAIM_DUE)?;
+    let mut statement = at.tx.prepare_cached(&claim_due_sql())?;
     let until = micros(later(at.now, lease));
     let rows = statement.query_map(params![micros(at.now), limit(rows), at.holder, until], read)?;
     let mut rows: Vec<ConnectionRow> = rows.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;
@@ -125,19 +125,25 @@ pub(super) fn clear(tx: &Transaction<'_>) -> rusqlite::Result<()> {
 
 /// Ends leases that ran out on a loss that was foreseen.
 pub(super) fn end_lost(at: &At<'_>, rows: usize) -> rusqlite::Result<Vec<(ConnectionKey, Generation)>> {
-    let mut statement = at.tx.prepare_cached(
+    let mut statement = at.tx.prepare_cached(&format!(
         r#"UPDATE connections SET lease_holder = NULL, lease_until = NULL
            WHERE rowid IN (SELECT rowid FROM connections
              WHERE live = 1 AND lease_until <= ?1 AND instr(failure, '"lost":true') > 0 LIMIT ?2)
-           RETURNING account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence"#,
-    )?;
+           RETURNING {CONNECTION}"#,
+    ))?;
     let ended = statement.query_map(params![micros(at.now), limit(rows)], read)?;
     ended.filter_map(Result::transpose).map(|row| row.map(|row| (row.key, row.generation))).collect()
 }
 
 /// A fence edited to its end is passed over: one more would be no integer, and fail the whole claim.
 /// `due_at` is the latest of refresh, pause and lease, so that what may not run yet is not even seen.
-pub(in crate::store) const CLAIM_DUE: &str = "
-UPDATE connections SET lease_holder = ?3, lease_until = ?4, fence = fence + 1
-WHERE rowid IN (SELECT rowid FROM connections WHERE live = 1 AND due_at <= ?1 AND fence < 9223372036854775807 ORDER BY due_at LIMIT ?2)
-RETURNING account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence";
+pub(in crate::store) fn claim_due_sql() -> String {
+    format!(
+        "UPDATE connections SET lease_holder = ?3, lease_until = ?4, fence = fence + 1
+         WHERE rowid IN (
+           SELECT rowid FROM connections WHERE live = 1 AND due_at <= ?1 AND fence < {MAX}
+           ORDER BY due_at LIMIT ?2)
+         RETURNING {CONNECTION}",
+        MAX = i64::MAX
+    )
+}

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::columns::{limit, micros, time};
+use super::columns::{CONNECTION, limit, micros, plain, time};
 use super::{Sqlite, connections, integrations, links};
 use crate::store::error::StoreError;
 use crate::store::rows::{Cas, ConnectionRow, Count, Cursor, IntegrationRow, LinkRow, Page, Relocation};
@@ -71,11 +71,10 @@ fn page(tx: &Transaction<'_>, from: &Cursor, rows: usize) -> rusqlite::Result<Pa
                 Cursor::Connection(account, role) => (account.as_str(), role.as_str()),
                 _ => ("", ""),
             };
-            let mut statement = tx.prepare_cached(
-                "SELECT account, role, generation, sealed, live, refresh_at, retry_at, failure, lease_until, fence,
-                        grant_until
-                 FROM connections WHERE (account, role) > (?1, ?2) ORDER BY account, role LIMIT ?3",
-            )?;
+            let mut statement = tx.prepare_cached(&format!(
+                "SELECT {CONNECTION}, grant_until
+                 FROM connections WHERE (account, role) > (?1, ?2) ORDER BY account, role LIMIT ?3"
+            ))?;
             let mut found = statement.query(params![account, role, limit(rows)])?;
             page.next = Some(Cursor::Link(String::new()));
             let mut count = 0;
@@ -120,7 +119,7 @@ fn put_connection(
     row: &ConnectionRow,
     grant_until: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
-    let failure = row.failure.as_ref().map(|failure| serde_json::to_string(failure).expect("plain data"));
+    let failure = row.failure.as_ref().map(plain);
     tx.prepare_cached(
         "INSERT INTO connections (account, role, generation, sealed, live, refresh_at, retry_at, failure, fence, grant_until)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)

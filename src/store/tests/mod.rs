@@ -77,8 +77,8 @@ fn sqlite_of(store: &Store) -> &Sqlite {
     }
 }
 
-async fn plan(store: &Store, sql: &'static str) -> String {
-    let explain = format!("EXPLAIN QUERY PLAN {sql}");
+async fn plan(store: &Store, sql: impl AsRef<str>) -> String {
+    let explain = format!("EXPLAIN QUERY PLAN {}", sql.as_ref());
     let explained = sqlite_of(store).read("explain", move |at| {
         let mut statement = at.tx.prepare(&explain)?;
         for parameter in 1..=statement.parameter_count() {
@@ -146,7 +146,7 @@ async fn what_was_written_survives_reopening_but_leases_do_not() {
 async fn due_connections_are_found_by_index() {
     let given = Given::a_store();
     let store = given.open().await;
-    let plan = plan(&store, sqlite::leases::CLAIM_DUE).await;
+    let plan = plan(&store, sqlite::leases::claim_due_sql()).await;
     assert!(plan.contains("INDEX connections_due"), "{plan}");
     assert!(!plan.contains("SCAN"), "{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "{plan}");

@@ -78,7 +78,7 @@ async fn due_connections_are_found_by_index_in_postgresql_whatever_its_statistic
         let database = format!("broker{number}");
         server.execute(&database, &before.join(";")).await;
 
-        let sql = crate::store::postgres::CLAIM_DUE;
+        let sql = crate::store::postgres::claim_due_sql();
         let sql = sql.replace("$1", "64").replace("$2", "'h'").replace("$3", "1");
         let plan = server.ask(&database, &format!("EXPLAIN (ANALYZE, TIMING OFF) {sql}")).await.join("\n");
 

@@ -149,7 +149,7 @@ impl Refresh {
                 .retry_after(left)
             }
             Some(failure) => Problem::new(failure.reason, WAITING),
-            None => Problem::new(Reason::UpstreamThrottled, PACED).retry_after(left),
+            None => Problem::new(Reason::UpstreamUnavailable, PUT_OFF).retry_after(left),
         };
         let code = failure.and_then(|failure| failure.code);
         let case = failure.and_then(|failure| failure.case);
@@ -163,6 +163,8 @@ fn refused(hold: &Hold) -> String {
 
 const UNAVAILABLE: &str = "Entra does not issue a token now; the connection is kept and refreshed later";
 const PACED: &str = "token requests of this tenant are paced; this one's turn comes later";
+/// The row does not say by what.
+const PUT_OFF: &str = "this connection's refresh was put off, by the pace of its tenant or because nothing answers; its turn comes later";
 const WAITING: &str =
     "the connection cannot be refreshed before somebody acts; it is tried again now and then";
 /// How far apart two refusals must be to be believed.

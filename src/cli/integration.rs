@@ -62,8 +62,8 @@ pub struct Put {
     /// The application (client) id of the app registration
     #[arg(long, value_name = "GUID")]
     client_id: String,
-    /// Where browsers reach the platform: scheme, host and port, such as <https://platform.example>
-    #[arg(long, value_name = "URL")]
+    /// Where browsers reach the platform
+    #[arg(long, value_name = "URL", help = PUBLIC_URL)]
     public_url: String,
     /// A file that holds the client secret's Value, or - for standard input
     #[arg(long, value_name = "FILE")]
@@ -292,6 +292,10 @@ const SECRET_FILE_LEN_MAX: u64 = 1024;
 fn label(word: &str, text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("{word}{text}") }
 }
+
+/// Not a comment of the field: rustdoc wants an address in brackets, and a person does not.
+const PUBLIC_URL: &str =
+    "Where browsers reach the platform: scheme, host and port, such as https://platform.example";
 
 #[cfg(test)]
 mod tests {

@@ -153,7 +153,9 @@ fn print(session: &mut Session<'_, '_>, event: &pb::WatchConnectionsResponse) ->
         }
     }
     writeln!(console.out, "{}", line.trim_end())?;
-    Ok(console.out.flush()?)
+    console.out.flush()?;
+    let warnings = event.connection.as_ref().map_or(&[][..], |connection| &connection.warnings);
+    Ok(show::print_warnings(console.err, warnings)?)
 }
 
 /// Between two attempts, however long there is trouble.
@@ -183,6 +185,7 @@ mod tests {
                 message: "The person must link again.".into(),
                 ..pb::Failure::default()
             }),
+            warnings: vec![pb::Warning { code: "GRANT_EXPIRES".into(), text: "in 7 days".into() }],
             ..pb::Connection::default()
         };
         pb::WatchConnectionsResponse {
@@ -252,6 +255,7 @@ mod tests {
             (1, 6, 1),
             "{ran:?}"
         );
+        assert_eq!(said("warning: in 7 days [GRANT_EXPIRES]"), 2, "{ran:?}");
         assert_eq!(
             (said(": goes on in 0 s"), said("--cursor two"), said("not any more")),
             (8, 1, 1),

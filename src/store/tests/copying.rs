@@ -332,16 +332,20 @@ async fn rows_that_name_nothing_stay_behind_and_the_others_move() {
 async fn a_store_is_copied_over_no_other_one() {
     let moving = Moving::a_full_file().await;
     Store::create(&moving.database, &"store-2".parse().unwrap(), b"other").await.unwrap();
+    let before = moving.server.dump("broker0");
     let refused = moving.copy(&moving.place(), &moving.database).await.unwrap_err();
     assert!(refused.contains("holds another store"), "{refused}");
     assert!(moving.copy(&moving.place(), &moving.place()).await.unwrap_err().contains("there already"));
 
     let twin = moving.server.database().await;
     Store::create(&twin, &"store-1".parse().unwrap(), b"keyring").await.unwrap();
+    let twin_before = moving.server.dump("broker1");
     let refused = moving.copy(&moving.place(), &twin).await.unwrap_err();
     assert!(refused.contains("both hold the store store-1"), "{refused}");
 
-    assert!(moving.file.try_open().await.is_ok(), "a refused copy changed nothing");
+    let after = (moving.server.dump("broker0"), moving.server.dump("broker1"));
+    assert!(after == (before, twin_before), "a refused copy changed nothing where it was to go");
+    assert!(moving.file.try_open().await.is_ok(), "nor where it came from");
 }
 
 /// F26: a store of the version before is brought up to date, and keeps its rows.

@@ -66,9 +66,6 @@ pub struct Failure {
     /// What is in the way, where neither reason nor code tells whose act helps.
     #[serde(default)]
     pub case: Option<Case>,
-    /// The link or disconnect that the row is older than: for replicas that did not see it themselves.
-    #[serde(default)]
-    pub behind: Option<Seen>,
 }
 
 /// A link or a disconnect: what the store must not fall back behind once somebody saw it.
@@ -145,7 +142,6 @@ impl Failure {
             refused_at: None,
             lost: false,
             case: None,
-            behind: None,
         }
     }
 

@@ -61,6 +61,7 @@ impl Parts {
             let found = self.own_link(allowed, id).await?;
             if found.link.phase == LinkPhase::Connected {
                 let opened = self.published(&found.link.key).await?;
+                self.note_again(opened.as_ref()).await;
                 return opened.as_ref().map(ConnectionView::of).ok_or(Refused::NotFound("the connection"));
             }
             confirmable(&found)?;
@@ -120,11 +121,8 @@ impl Parts {
         });
         let generation = self.vault.connect((&link, version), standing, &connection).await?;
         tracing::info!(connection.key = %link.key, connection.generation = generation.0, "connected");
-        let since = generation;
-        let opened = Opened { key: link.key, generation, since, connection, failure: None, store_now };
-        if let Connection::Live(live) = &opened.connection {
-            self.tokens.adopt(&opened.key, generation, live, store_clock);
-        }
+        let opened = Opened::made(link.key, (generation, generation), connection, store_now);
+        self.tokens.publish(&opened, store_clock);
         self.gate.record_seen(self.vault.store_id(), &opened.key, Seen::link(generation)).await;
         Ok(ConnectionView::of(&opened))
     }

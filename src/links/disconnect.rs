@@ -10,7 +10,6 @@ use crate::gate::Asking;
 use crate::ids::{AccountId, Generation};
 use crate::policy::Permission;
 use crate::reason::Refused;
-use crate::vault::Opened;
 
 impl Links {
     /// Wipes the grant and ends the role's open links. Repeating it answers the tombstone.
@@ -35,14 +34,18 @@ impl Parts {
         let allowed = self.gate.allow(&asking, Permission::Disconnect, &key.account).await?;
         let key = ConnectionKey { account: allowed.account().clone(), role: key.role };
         let mut event = asking.event(Outcome::Done).about(&key);
+        let mut is_repeated = false;
         // Done first, recorded then: an audit that fails must not keep a grant alive.
         let disconnected = self.disconnect_allowed(&key).await.map(|done| {
+            is_repeated = done.is_none();
             event.generation = done.as_ref().map(|(generation, _)| *generation);
             event.object_id = done.and_then(|(_, identity)| identity).map(|identity| identity.object_id);
         });
         self.gate.conclude(event, disconnected).await?;
         let opened = self.published(&key).await?;
-        self.note_end(opened.as_ref()).await;
+        if is_repeated {
+            self.note_again(opened.as_ref()).await;
+        }
         opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
     }
 
@@ -57,13 +60,5 @@ impl Parts {
             self.gate.record_seen(self.vault.store_id(), key, Seen::end(*generation)).await;
         }
         Ok(done)
-    }
-
-    /// Whoever repeats it did not hear that it was done, and neither, perhaps, did the record.
-    async fn note_end(&self, opened: Option<&Opened>) {
-        if let Some(ended) = opened.filter(|opened| !opened.connection.is_open()) {
-            self.vault.note_seen(&ended.key, ended.seen());
-            self.gate.record_seen(self.vault.store_id(), &ended.key, ended.seen()).await;
-        }
     }
 }

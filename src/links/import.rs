@@ -104,6 +104,11 @@ impl Parts {
         for _ in 0..RACES_MAX {
             let standing = self.vault.standing(key).await?;
             if let Some(outcome) = already(&standing, &origin, replace) {
+                if let (ImportOutcome::Imported, Some(since)) = (&outcome, standing.since) {
+                    // Whoever repeats it did not hear that it was done, and neither, perhaps, did the record.
+                    self.vault.note_seen(key, Seen::link(since));
+                    self.gate.record_seen(self.vault.store_id(), key, Seen::link(since)).await;
+                }
                 return Ok(outcome);
             }
             if !std::mem::replace(&mut is_recorded, true) {

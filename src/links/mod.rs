@@ -128,6 +128,14 @@ impl Parts {
         Ok(opened)
     }
 
+    /// Whoever repeats an act did not hear that it was done, and neither, perhaps, did the record.
+    async fn note_again(&self, opened: Option<&Opened>) {
+        if let Some(opened) = opened {
+            self.vault.note_seen(&opened.key, opened.seen());
+            self.gate.record_seen(self.vault.store_id(), &opened.key, opened.seen()).await;
+        }
+    }
+
     async fn integration(&self, account: &AccountId) -> Result<Arc<Integration>, Refused> {
         self.accounts.integration(account).await?.ok_or(Refused::Denied)
     }

@@ -82,7 +82,7 @@ impl Parts {
                 return Err(refused);
             }
             let (store_now, connection) = (standing.store_now, Connection::Live(live));
-            let opened = Opened { key, generation, since, connection, failure: None, store_now };
+            let opened = Opened::made(key, (generation, since), connection, store_now);
             self.tokens.publish(&opened, &store_clock);
             tracing::info!(connection.key = %opened.key, connection.generation = generation.0, "connected");
             self.gate.record_seen(self.vault.store_id(), &opened.key, opened.seen()).await;

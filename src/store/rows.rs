@@ -52,6 +52,8 @@ pub struct ConnectionWrite {
     pub grant_until: Option<Timestamp>,
     /// Why it is not to be refreshed, and until when. Only what takes another row's place may say so.
     pub paused: Option<(Failure, Timestamp)>,
+    /// That the grant may be used up, if the row says so, is left as it is, with its pause.
+    pub keeps_loss: bool,
     /// What is written to the outbox with it; nothing, if nothing changed for those who watch.
     pub change: Option<Change>,
 }
@@ -162,8 +164,6 @@ pub struct Count {
 pub struct Compared {
     pub key: ConnectionKey,
     pub generation: Generation,
-    /// Somebody saw a link or disconnect that the row is older than, and wrote that into it.
-    pub is_suspected: bool,
 }
 
 /// What another replica changed.

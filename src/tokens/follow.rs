@@ -107,6 +107,9 @@ impl Refresh {
     /// Compares all that is held with the store.
     async fn compare(&self) -> Result<(), VaultError> {
         for keys in self.slots.keys().chunks(COMPARED_AT_ONCE) {
+            // Before it is asked: a refresh may land meanwhile.
+            let known = keys.iter().filter_map(|key| Some((key, self.slots.find(key)?.known().generation)));
+            let known: HashMap<_, _> = known.collect();
             let compared = self.vault.generations(keys.to_vec()).await?;
             let there: HashSet<&ConnectionKey> = compared.iter().map(|one| &one.key).collect();
             let missed = |key: &&ConnectionKey| {
@@ -117,7 +120,8 @@ impl Refresh {
                 try_join_all(some.iter().map(|key| self.look_again(key))).await?;
             }
             for some in compared.chunks(LOOKS_AT_ONCE) {
-                try_join_all(some.iter().map(|one| self.compare_one(one))).await?;
+                try_join_all(some.iter().map(|one| self.compare_one(one, known.get(&one.key).copied())))
+                    .await?;
             }
         }
         for accounts in self.accounts.held().chunks(COMPARED_AT_ONCE) {
@@ -132,13 +136,13 @@ impl Refresh {
         Ok(())
     }
 
-    async fn compare_one(&self, one: &Compared) -> Result<(), VaultError> {
+    async fn compare_one(&self, one: &Compared, known: Option<Generation>) -> Result<(), VaultError> {
         let Some(slot) = self.slots.find(&one.key).filter(|slot| !slot.was_looked_at(one)) else {
             return Ok(());
         };
-        if one.is_suspected || one.generation < slot.known().generation {
+        if Some(one.generation) < known {
             // A failover that lost its last commits. Of a refresh the older grant goes on.
-            tracing::error!(connection.key = %one.key, "the store went back behind what was seen of a connection");
+            tracing::warn!(connection.key = %one.key, "the store went back behind what was read of a connection");
             self.look_again(&one.key).await?;
         } else {
             self.follow(&one.key, one.generation).await?;

@@ -20,7 +20,7 @@ use super::setback::Setback;
 use super::slot::token_of;
 use super::{Refresh, not_linked};
 use crate::backoff::Backoff;
-use crate::connection::{ConnectionKey, Seen};
+use crate::connection::ConnectionKey;
 use crate::ids::{CredentialId, Generation};
 use crate::secret::{RefreshToken, make_luck};
 use crate::vault::{Connection, Hold, Lease, Live, StoredToken, VaultError};
@@ -55,7 +55,7 @@ impl Refresh {
             return;
         };
         if let Some(setback) = landing.setback {
-            self.learn(&hold.key, (generation, Seen::link(hold.since)), &connection, &hold.store_clock);
+            self.learn(&hold.key, (generation, hold.link()), &connection, &hold.store_clock);
             return self.set_back(&hold.at(generation), setback).await;
         }
         self.committed(&hold, generation, &connection);
@@ -113,7 +113,7 @@ impl Refresh {
     fn lend(&self, hold: &Hold, connection: &Connection) {
         let Connection::Live(live) = connection else { return };
         if let Some(token) = token_of(live, hold.generation, &hold.store_clock) {
-            self.slots.slot(&hold.key).lend(hold.generation, Seen::link(hold.since), token);
+            self.slots.slot(&hold.key).lend(hold.generation, hold.link(), token);
         }
     }
 
@@ -121,7 +121,7 @@ impl Refresh {
         let key = &hold.key;
         self.metrics.count(Outcome::Committed);
         tracing::info!(connection.key = %key, connection.generation = generation.0, "refreshed");
-        self.learn(key, (generation, Seen::link(hold.since)), connection, &hold.store_clock);
+        self.learn(key, (generation, hold.link()), connection, &hold.store_clock);
         self.slots.slot(key).settle();
     }
 

@@ -134,8 +134,9 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Publishes a connection that was just made.
-    pub fn adopt(&self, key: &ConnectionKey, generation: Generation, live: &Live, store: &StoreClock) {
+    /// Publishes a connection that a test just made.
+    #[cfg(test)]
+    pub(crate) fn adopt(&self, key: &ConnectionKey, generation: Generation, live: &Live, store: &StoreClock) {
         self.publish_as(key, generation, Seen::link(generation), token_of(live, generation, store));
     }
 

@@ -5,8 +5,8 @@
 //! 1. A row of before a link or disconnect that was known when it was asked for is of a store that went back: it is
 //!    refused here, and by every replica that reads it (P9, design.md 6.13). An older row of the same link is
 //!    none: a refresh was lost, and its older grant goes on.
-//! 2. Who was linked or disconnected is remembered and recorded once it is learned, whichever replica did it:
-//!    that one may be gone when it is needed.
+//! 2. Who was disconnected, or linked since this process knew the place, is remembered and recorded once that is
+//!    learned, whichever replica did it: that one may be gone when it is needed.
 
 use super::Refresh;
 use super::slot::{Known, token_of};
@@ -25,7 +25,7 @@ impl Refresh {
         let asked = self.clock.now();
         let mut read = self.vault.connection(key).await;
         if let (Some(seen), Ok(found)) = (known.seen, &read)
-            && found.as_ref().map_or(!seen.is_end, |opened| opened.seen() < seen)
+            && is_behind(found.as_ref(), seen)
         {
             self.note_seen(key, seen).await;
             read = self.vault.connection(key).await;
@@ -37,7 +37,7 @@ impl Refresh {
         }
         if let Err(VaultError::RolledBack(rollback)) = &read {
             slot.outdate(rollback.seen);
-            self.refuse_everywhere(rollback).await?;
+            self.refuse_everywhere(rollback).await;
         }
         let opened = read?;
         let Some(opened) = opened else {
@@ -52,7 +52,7 @@ impl Refresh {
 
     /// Whether this lease is of somebody who stands there no more: then nothing of theirs is spent or written.
     pub(super) fn is_outdated(&self, hold: &Hold) -> bool {
-        Some(Seen::link(hold.since)) < self.slots.slot(&hold.key).known().seen
+        Some(hold.link()) < self.slots.slot(&hold.key).known().seen
     }
 
     /// What a connection's row says, for its slot.
@@ -75,11 +75,15 @@ impl Refresh {
     }
 
     /// Has a row that went back refused by everybody, and remembers what it is behind.
-    async fn refuse_everywhere(&self, Rollback { key, found, seen }: &Rollback) -> Result<(), VaultError> {
+    async fn refuse_everywhere(&self, Rollback { key, found, seen }: &Rollback) {
         self.note_seen(key, *seen).await;
-        match found {
-            Some(_) => self.vault.suspect(key).await,
-            None => Ok(()),
+        if found.is_some()
+            && let Err(error) = self.vault.suspect(key).await
+        {
+            tracing::warn!(
+                connection.key = %key, error = &error as &dyn std::error::Error,
+                "other replicas are not told yet that a connection went back"
+            );
         }
     }
 
@@ -89,5 +93,13 @@ impl Refresh {
         if known.seen != Some(seen) && (seen.is_end || known.seen.is_some()) {
             self.note_seen(&opened.key, seen).await;
         }
+    }
+}
+
+/// Whether what was read is of before what is known. One end is like the other.
+fn is_behind(found: Option<&Opened>, known: Seen) -> bool {
+    match found {
+        Some(opened) => opened.seen() < known && (opened.connection.is_open() || !known.is_end),
+        None => !known.is_end,
     }
 }

@@ -18,7 +18,7 @@ use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::budgets::{TokenBudget, Urgency};
 use crate::clock::{Clock, StoreClock, between, later};
-use crate::connection::{ConnectionKey, Failure, Seen};
+use crate::connection::{ConnectionKey, Failure};
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;
 use crate::identify::Identify;
@@ -173,7 +173,7 @@ impl Refresh {
     async fn is_answered_by(&self, lease: &Lease, want: &Want) -> bool {
         let Lease { hold, live } = lease;
         let token = token_of(live, hold.generation, &hold.store_clock);
-        self.slots.slot(&hold.key).learn(hold.generation, Seen::link(hold.since), token);
+        self.slots.slot(&hold.key).learn(hold.generation, hold.link(), token);
         if !self.settle_if_answered(&hold.key, want) {
             return false;
         }

@@ -93,12 +93,24 @@ pub struct Opened {
     pub generation: Generation,
     /// The generation with which who stands there came, or was disconnected: a refresh keeps it.
     pub since: Generation,
+    /// The link or disconnect that it is of before, if somebody who saw that wrote it.
+    pub(super) behind: Option<Seen>,
     pub connection: Connection,
     pub failure: Option<Failure>,
     pub store_now: Timestamp,
 }
 
 impl Opened {
+    /// What was just made, with this generation or since an earlier one.
+    pub fn made(
+        key: ConnectionKey,
+        (generation, since): (Generation, Generation),
+        connection: Connection,
+        store_now: Timestamp,
+    ) -> Self {
+        Self { key, generation, since, behind: None, connection, failure: None, store_now }
+    }
+
     /// The link or disconnect that made what it says.
     pub fn seen(&self) -> Seen {
         Seen { generation: self.since, is_end: !self.connection.is_open() }
@@ -121,6 +133,15 @@ pub struct Standing {
 }
 
 impl Connection {
+    /// The import it came from.
+    pub(super) fn into_origin(self) -> Option<String> {
+        match self {
+            Self::Live(live) => live.origin,
+            Self::Imported(imported) => Some(imported.origin),
+            Self::Ended(ended) => ended.origin,
+        }
+    }
+
     pub fn live(&self) -> Option<&Live> {
         match self {
             Self::Live(live) => Some(live),

@@ -133,19 +133,17 @@ impl Vault {
             });
         };
         let (generation, is_live) = (Some(row.generation), row.live);
+        let origin =
+            self.open_sealed(row.clone(), store_now).ok().and_then(|opened| opened.connection.into_origin());
         let opened = self.open(row, store_now, began);
         let since = opened.as_ref().ok().map(|opened| opened.since);
         let (identity, origin) = match opened.map(|opened| opened.connection) {
-            Ok(Connection::Live(live)) => (Some(live.identity), live.origin),
-            Ok(Connection::Imported(imported)) => (None, Some(imported.origin)),
-            Ok(Connection::Ended(ended)) => (None, ended.origin),
+            Ok(Connection::Live(live)) => (Some(live.identity), origin),
+            Ok(Connection::Imported(_) | Connection::Ended(_)) => (None, origin),
             Err(error) => {
                 tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "damaged");
-                if let VaultError::RolledBack(rollback) = error {
-                    // What takes its place has to be above that.
-                    self.marks.note(key, rollback.seen);
-                }
-                (None, None)
+                // What a person ended does not come back by the import that it was, not even over what went back.
+                (None, origin)
             }
         };
         Ok(Standing { generation, since, is_live, identity, origin, store_now })
@@ -288,7 +286,12 @@ impl Vault {
     ) -> ConnectionWrite {
         // Above what was seen, too: where the store went back, so may have its clock.
         let generation = expected.unwrap_or_default().max(self.marks.generation(key)).next(now);
-        self.write_at(key, (expected, generation), ConnectionRecord { since: Some(generation), form }, next)
+        self.write_at(
+            key,
+            (expected, generation),
+            ConnectionRecord { since: Some(generation), behind: None, form },
+            next,
+        )
     }
 
     /// The row that takes the place of another one of the same link.
@@ -299,10 +302,15 @@ impl Vault {
         (since, form): (Generation, ConnectionForm<'_>),
         next: (Option<Timestamp>, Option<Change>),
     ) -> ConnectionWrite {
-        self.write_at(key, (Some(from), generation), ConnectionRecord { since: Some(since), form }, next)
+        self.write_at(
+            key,
+            (Some(from), generation),
+            ConnectionRecord { since: Some(since), behind: None, form },
+            next,
+        )
     }
 
-    fn write_at(
+    pub(super) fn write_at(
         &self,
         key: &ConnectionKey,
         (expected, generation): (Option<Generation>, Generation),
@@ -321,6 +329,7 @@ impl Vault {
             refresh_at,
             grant_until: form.grant_expires_by(),
             paused: None,
+            keeps_loss: false,
             change,
         }
     }
@@ -338,9 +347,8 @@ impl Vault {
         store_now: Timestamp,
         began: Began,
     ) -> Result<Opened, VaultError> {
-        let behind = row.failure.as_ref().and_then(|failure| failure.behind);
         let opened = self.open_sealed(row, store_now)?;
-        self.marks.check(&opened, behind, began)?;
+        self.marks.check(&opened, began)?;
         Ok(opened)
     }
 
@@ -352,7 +360,7 @@ impl Vault {
             .sealer
             .open(&place, &row.sealed)
             .map_err(|source| VaultError::Sealed { key: key.clone(), source })?;
-        let ConnectionRecord { since, form } =
+        let ConnectionRecord { since, behind, form } =
             record::read(&plain).ok_or(VaultError::Damaged(key.clone()))?;
         let since = since.unwrap_or(row.generation);
         let connection = Connection::from(form);
@@ -362,7 +370,7 @@ impl Vault {
         // A loss that is foreseen is none while somebody is on it.
         let is_refreshing = row.lease_until.is_some_and(|until| store_now < until);
         let failure = row.failure.filter(|failure| !(failure.lost && is_refreshing));
-        Ok(Opened { key: row.key, generation: row.generation, since, connection, failure, store_now })
+        Ok(Opened { key: row.key, generation: row.generation, since, behind, connection, failure, store_now })
     }
 }
 

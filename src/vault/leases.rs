@@ -5,10 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::connection::{Connection, Imported, Live, Opened};
-use super::marks::{Began, Rollback};
-use super::{Vault, VaultError, rollback};
+use super::marks::Began;
+use super::{Vault, VaultError};
 use crate::clock::{Clock, Moment, StoreClock, later};
-use crate::connection::{Change, ConnectionKey, Failure};
+use crate::connection::{Change, ConnectionKey, Failure, Seen};
 use crate::ids::Generation;
 use crate::reason::Reason;
 use crate::store::{Cas, Claim, ConnectionRow, Verdict};
@@ -106,6 +106,11 @@ impl Hold {
             Connection::Live(_) if self.seen.failing.is_some() => Some(Change::Recovered),
             Connection::Live(_) => Some(Change::Refreshed),
         }
+    }
+
+    /// The link of what is leased.
+    pub fn link(&self) -> Seen {
+        Seen::link(self.since)
     }
 
     /// How long nobody else can have the lease, or a little less.
@@ -233,7 +238,7 @@ impl Vault {
         (store_clock, began): (StoreClock, Began),
     ) -> Result<Option<Leased>, VaultError> {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
-        let (seen, before) = (Watched::of(&row), row.failure.clone());
+        let seen = Watched::of(&row);
         match self.open(row, store_now, began) {
             Ok(Opened { connection: Connection::Live(live), since, failure, .. }) => {
                 let hold = Hold { key, generation, since, failure, store_now, store_clock, fence, seen };
@@ -246,19 +251,19 @@ impl Vault {
             }
             Ok(Opened { connection: Connection::Ended(_), .. }) => Ok(None),
             Err(error) => {
-                let failure = match &error {
-                    VaultError::RolledBack(Rollback { seen, .. }) => {
-                        // Unless it says so already, it is another generation then, and this verdict is nothing.
-                        self.suspect(&key).await?;
-                        rollback::refused(*seen, before.as_ref(), store_now)
-                    }
-                    _ => Failure::new(error.problem().reason, store_now),
-                };
-                let retry_at = later(store_now, DAMAGED_PAUSE);
+                let failure = Failure::new(error.problem().reason, store_now);
                 let change = seen.change_by(&failure);
-                let verdict = Verdict { key, generation, fence, failure: Some(failure), retry_at, change };
+                let retry_at = later(store_now, DAMAGED_PAUSE);
+                let verdict =
+                    Verdict { key: key.clone(), generation, fence, failure: Some(failure), retry_at, change };
                 // Lost: somebody wrote the row meanwhile, and it comes due again by itself.
-                let _ = self.store.record_failure(verdict).await?;
+                let _ = if matches!(error, VaultError::RolledBack(_)) {
+                    self.suspect(&key).await?;
+                    // Where it said so already it is the same row still, and would be due again.
+                    self.store.put_off(Verdict { change: None, ..verdict }).await?
+                } else {
+                    self.store.record_failure(verdict).await?
+                };
                 self.wake_watchers();
                 Err(error)
             }

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 use super::connection::{Opened, Standing};
 use super::{Vault, VaultError};
-use crate::clock::{earlier, later};
+use crate::clock::earlier;
 use crate::connection::{ConnectionKey, Seen};
 use crate::ids::{Generation, StoreId};
 
@@ -88,11 +88,13 @@ impl Marks {
         true
     }
 
-    /// Whether a row that was read since `began` is older than what was seen: here, or by who wrote `behind` into it.
-    pub(super) fn check(&self, row: &Opened, behind: Option<Seen>, began: Began) -> Result<(), VaultError> {
-        let behind = believed(behind, row.store_now);
-        let seen = behind.max(self.seen_before(&row.key, began));
-        rolled_back(&row.key, Some(row.generation), seen.filter(|seen| row.since < seen.generation))
+    /// Whether a row that was read since `began` is of before what was seen: here, or by who wrote that into it.
+    pub(super) fn check(&self, row: &Opened, began: Began) -> Result<(), VaultError> {
+        let seen = row.behind.max(self.seen_before(&row.key, began));
+        // One end is like the other.
+        let is_behind =
+            |seen: &Seen| row.since < seen.generation && (row.connection.is_open() || !seen.is_end);
+        rolled_back(&row.key, Some(row.generation), seen.filter(is_behind))
     }
 
     /// Whether a row is missed that should have been there at `store_now`.
@@ -143,12 +145,6 @@ impl Marks {
     }
 }
 
-/// Anybody may edit a column: what no clock told yet, or not for long, is nothing that was seen.
-pub(super) fn believed(behind: Option<Seen>, store_now: Timestamp) -> Option<Seen> {
-    let latest = later(store_now, AHEAD_MAX).as_microsecond();
-    behind.filter(|seen| seen.generation.0 <= latest)
-}
-
 fn rolled_back(key: &ConnectionKey, found: Option<Generation>, seen: Option<Seen>) -> Result<(), VaultError> {
     seen.map_or(Ok(()), |seen| Err(VaultError::RolledBack(Rollback { key: key.clone(), found, seen })))
 }
@@ -165,7 +161,5 @@ impl Vault {
     }
 }
 
-/// How far the clock of the store that was may have been ahead of the one that is.
-const AHEAD_MAX: Duration = Duration::from_hours(24);
 /// Links and disconnects are people's acts, a few a second at the most.
 const MARKS_MAX: usize = 200_000;

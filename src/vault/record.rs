@@ -15,7 +15,7 @@ use super::connection::{Connection, Ended, Held, Imported, Live, StoredToken};
 use super::links::{Front, Link, LinkEnd, LinkPhase, LinkSecrets, Replaced};
 use crate::caller::Caller;
 use crate::clock::later;
-use crate::connection::{ConnectionKey, Identity};
+use crate::connection::{ConnectionKey, Identity, Seen};
 use crate::ids::{ClientId, Generation, Label, LinkId, ObjectId};
 use crate::reason::Reason;
 use crate::secret::{AccessToken, PkceVerifier, RawIdToken, RefreshToken};
@@ -33,6 +33,9 @@ pub(super) struct ConnectionRecord<'a> {
     /// When who stands there came: a refresh does not change it. Records of the first versions do not say.
     #[serde(default)]
     pub(super) since: Option<Generation>,
+    /// The link or disconnect that it is of before, by who saw that: for those who did not.
+    #[serde(default)]
+    pub(super) behind: Option<Seen>,
     #[serde(flatten)]
     pub(super) form: ConnectionForm<'a>,
 }

@@ -2,24 +2,24 @@
 //!
 //! # Invariants
 //!
-//! 1. Who finds one writes that into it, as the next generation: replicas that saw nothing hear of it and refuse it
-//!    too, and a refresh of it that is under way loses.
+//! 1. Who is to release or refresh one, or looks for them, writes that into it, sealed and as the next generation:
+//!    replicas that saw nothing hear of it and refuse it too, and a refresh of it that is under way loses.
 //! 2. Only a row that is behind at that moment is written, and as it is: what was accepted or linked anew meanwhile is
 //!    left alone, and a grant that may be used up stays so.
 //!
 //! What was seen is told in [`marks`](super::marks).
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::connection::{Connection, Ended};
 use super::leases::{NEVER, Watched};
-use super::marks::{Began, Rollback, believed};
+use super::marks::{Began, Rollback};
+use super::record::ConnectionRecord;
 use super::{Vault, VaultError};
 use crate::clock::later;
-use crate::connection::{Change, ConnectionKey, Failure, Seen};
+use crate::connection::{Change, ConnectionKey, Failure};
 use crate::ids::AccountId;
 use crate::reason::Reason;
 use crate::store::{ConnectionRow, ConnectionWrite, Loaded};
@@ -54,8 +54,8 @@ impl Vault {
         Ok(behind)
     }
 
-    /// Compares what was seen with a store that was away, and has what is older refused. Tells how many there are.
-    pub async fn suspect_rollbacks(&self) -> Result<usize, VaultError> {
+    /// Compares what was seen with a store that was away, and has what is older refused.
+    pub async fn suspect_rollbacks(&self) -> Result<(), VaultError> {
         let rollbacks = self.rollbacks().await?;
         if let Some(first) = rollbacks.first() {
             tracing::error!(
@@ -73,7 +73,7 @@ impl Vault {
                 Ok(()) => {}
             }
         }
-        Ok(rollbacks.len())
+        Ok(())
     }
 
     /// Writes into a row that it is older than what was seen, if it is and does not say so.
@@ -92,36 +92,35 @@ impl Vault {
         Err(VaultError::Changed(key.to_string()))
     }
 
+    /// The row that says of a row that it went back; none if it did not, or says so.
     fn suspicion(&self, row: ConnectionRow, store_now: Timestamp, began: Began) -> Option<ConnectionWrite> {
         let (key, found, refresh_at, watched) =
             (row.key.clone(), row.generation, row.refresh_at, Watched::of(&row));
-        let before = row.failure.clone();
-        // A tombstone releases nothing.
-        if !row.live {
-            return None;
-        }
-        let Err(VaultError::RolledBack(Rollback { seen, .. })) = self.open(row.clone(), store_now, began)
-        else {
+        let opened = self.open_sealed(row, store_now).ok()?;
+        let Err(VaultError::RolledBack(Rollback { seen, .. })) = self.marks.check(&opened, began) else {
             return None;
         };
-        if believed(before.as_ref().and_then(|failure| failure.behind), store_now) == Some(seen) {
+        // A tombstone releases nothing.
+        if opened.behind == Some(seen) || !opened.connection.is_open() {
             return None;
         }
-        let opened = self.open_sealed(row, store_now).ok()?;
-        let failure = refused(seen, before.as_ref(), store_now);
+        let failure = Failure::new(Reason::RollbackSuspected, store_now);
         let next = (refresh_at, watched.change_by(&failure));
-        let at = (found, found.max(self.marks.generation(&key)).next(store_now));
-        let write = self.write_on(&key, at, (opened.since, (&opened.connection).into()), next);
-        Some(ConnectionWrite { paused: Some((failure, later(store_now, REFUSED_PAUSE))), ..write })
+        let at = (Some(found), found.max(self.marks.generation(&key)).next(store_now));
+        let form = (&opened.connection).into();
+        let record = ConnectionRecord { since: Some(opened.since), behind: Some(seen), form };
+        let write = self.write_at(&key, at, record, next);
+        // No refresh mends it: whoever does writes the row.
+        Some(ConnectionWrite { paused: Some((failure, later(store_now, NEVER))), keeps_loss: true, ..write })
     }
 
     /// Takes the older state for good: it is written again, above all that was seen. What the store does not
     /// hold at all becomes a tombstone.
     pub async fn accept_restore(&self, Rollback { key, seen, .. }: &Rollback) -> Result<(), VaultError> {
-        self.marks.note(key, *seen);
         for _ in 0..RACES_MAX {
             let Loaded { row, store_now } = self.store.connection(key).await?;
-            let before = row.as_ref().and_then(|row| row.failure.clone());
+            let is_lost =
+                row.as_ref().and_then(|row| row.failure.as_ref()).is_some_and(|failure| failure.lost);
             let opened = row.map(|row| self.open_sealed(row, store_now)).transpose()?;
             if opened.as_ref().is_some_and(|opened| seen.generation <= opened.since) {
                 break; // Linked or disconnected meanwhile: that is newer than what was restored.
@@ -129,13 +128,14 @@ impl Vault {
             let found = opened.as_ref().map(|opened| opened.generation);
             let nobody = || Ended { at: store_now, identity: None, because: None, origin: None };
             let connection = opened.map_or_else(|| Connection::Ended(nobody()), |opened| opened.connection);
-            let change = if connection.is_open() { Change::Connected } else { Change::Disconnected };
+            let change = match connection.is_open() {
+                true if is_lost => Change::NeedsRelink,
+                true => Change::Connected,
+                false => Change::Disconnected,
+            };
             let next = (Some(store_now), Some(change));
             let write = self.write(key, (found, store_now), (&connection).into(), next);
-            let lost = before
-                .filter(|failure| failure.lost)
-                .map(|_| (Failure::lost(store_now), later(store_now, NEVER)));
-            match self.commit(ConnectionWrite { paused: lost, ..write }).await {
+            match self.commit(ConnectionWrite { keeps_loss: true, ..write }).await {
                 // Somebody else found it, or a refresh of it landed.
                 Err(VaultError::Changed(_)) => {}
                 committed => return committed.map(drop),
@@ -159,15 +159,7 @@ impl Vault {
     }
 }
 
-/// What a row that went back says. That its grant may be used up is not forgotten.
-pub(super) fn refused(seen: Seen, before: Option<&Failure>, store_now: Timestamp) -> Failure {
-    let lost = before.is_some_and(|failure| failure.lost);
-    Failure { behind: Some(seen), lost, ..Failure::new(Reason::RollbackSuspected, store_now) }
-}
-
 /// A page of rows in memory, some kilobytes each.
 const ROWS_AT_ONCE: usize = 500;
 /// Somebody writes the row at the same moment at most so often in a row.
 const RACES_MAX: usize = 5;
-/// Nobody is waited for by what no refresh mends; looked at again in case it was mended unheard.
-const REFUSED_PAUSE: Duration = Duration::from_hours(1);

@@ -84,6 +84,26 @@ async fn a22_a_link_that_a_restored_backup_lacks_is_missed() {
     operator.token().await.unwrap();
 }
 
+/// Who was disconnected then, and is now, is no danger, whoever was linked between.
+#[tokio::test]
+async fn an_end_that_a_restored_backup_has_under_a_newer_one_is_the_same() {
+    let mut app = TestApp::linked().await;
+    app.operator().await.disconnect().await.unwrap();
+    let backup = app.stop_and_back_up().await;
+    app.start_again().await;
+    app.link("ana@contoso.com").await;
+    app.operator().await.disconnect().await.unwrap();
+    app.stop_and_back_up().await;
+
+    app.restore(&backup);
+    app.start_again().await;
+
+    let operator = app.operator().await;
+    assert_refused(operator.token().await, Code::FailedPrecondition, "NOT_LINKED");
+    assert_eq!(operator.disconnect().await.unwrap().state(), pb::ConnectionState::Disconnected);
+    assert_eq!(accept(&operator, true).await.connections, []);
+}
+
 /// A refresh that went back is no danger: its older grant goes on.
 #[tokio::test]
 async fn a_refresh_that_a_restored_backup_lacks_is_made_again() {

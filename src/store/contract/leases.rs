@@ -126,6 +126,32 @@ pub(super) async fn whoever_puts_off_leaves_failures_alone(store: &Store) -> Res
     Ok(())
 }
 
+/// What a write says of failures it says, but over a grant that may be used up.
+pub(super) async fn a_write_that_keeps_a_loss_keeps_no_other_failure(
+    store: &Store,
+) -> Result<(), StoreError> {
+    won(store.commit(write("acme", None, 1)).await?);
+    for (generation, lost) in [(1, true), (2, false)] {
+        let claimed = claim(store, "acme", Duration::ZERO).await?;
+        let before = Failure { lost, ..failure(claimed.store_now) };
+        let now = claimed.store_now;
+        won(store
+            .foresee_failure(Verdict { failure: Some(before.clone()), ..verdict(&claimed, now) })
+            .await?);
+        let paused = Some((failure(now), now + LEASE));
+        let refused =
+            ConnectionWrite { paused, keeps_loss: true, ..write("acme", Some(generation), generation + 1) };
+        won(store.commit(refused).await?);
+        let row = load(store, "acme").await?;
+        let expected = if lost { (Some(before), Some(now)) } else { (Some(failure(now)), Some(now + LEASE)) };
+        assert_eq!((row.failure, row.retry_at, row.lease_until), (expected.0, expected.1, None));
+    }
+    won(store.commit(write("acme", Some(3), 4)).await?);
+    let row = load(store, "acme").await?;
+    assert_eq!((row.failure, row.retry_at), (None, None));
+    Ok(())
+}
+
 pub(super) async fn only_what_is_due_is_claimed(store: &Store) -> Result<(), StoreError> {
     let now = now(store).await?;
     for (account, refresh_at) in [

@@ -35,6 +35,7 @@ pub async fn holds(make: impl AsyncFn() -> Store) {
         leases::a_foreseen_failure_stands_unless_another_verdict_comes(&make().await).await?;
         tombstones::a_tombstone_keeps_its_generation_and_is_not_claimed(&make().await).await?;
         tombstones::old_tombstones_are_erased_the_oldest_first(&make().await).await?;
+        leases::a_write_that_keeps_a_loss_keeps_no_other_failure(&make().await).await?;
         leases::only_what_is_due_is_claimed(&make().await).await?;
         a_refresh_is_pulled_earlier_never_later(&make().await).await?;
         grants_that_die_soon_are_listed_the_first_first(&make().await).await?;
@@ -106,19 +107,10 @@ async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
     generations.sort();
     let versions = store.integration_versions(vec![name("a"), name("absent")]).await?;
 
-    let compared = |account, generation, is_suspected| Compared {
-        key: key(account),
-        generation: Generation(generation),
-        is_suspected,
-    };
-    assert_eq!(generations, [compared("a", 7, false), compared("b", 8, false)]);
+    let compared = |account, generation| Compared { key: key(account), generation: Generation(generation) };
+    assert_eq!(generations, [compared("a", 7), compared("b", 8)]);
     assert_eq!(versions, [(name("a"), 3)]);
     assert_eq!(store.generations(Vec::new()).await?, []);
-
-    let claimed = claim(store, "a", LEASE).await?;
-    let failure = Some(Failure::new(Reason::RollbackSuspected, claimed.store_now));
-    won(store.record_failure(Verdict { failure, ..verdict(&claimed, claimed.store_now) }).await?);
-    assert_eq!(store.generations(vec![key("a")]).await?, [compared("a", 7, true)]);
     Ok(())
 }
 
@@ -238,6 +230,7 @@ fn write(account: &str, expected: Option<i64>, generation: i64) -> ConnectionWri
         refresh_at: None,
         grant_until: None,
         paused: None,
+        keeps_loss: false,
         change: None,
     }
 }
@@ -254,7 +247,6 @@ fn failure(since: Timestamp) -> Failure {
         refused_at: None,
         lost: false,
         case: None,
-        behind: None,
     }
 }
 

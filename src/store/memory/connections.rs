@@ -193,9 +193,7 @@ impl MemoryHandle {
         let compare = |at: &mut Work<'_>| {
             let compared = |key| {
                 let row = at.state.connections.get(&key)?;
-                let failed = row.failure.as_ref();
-                let is_suspected = failed.is_some_and(|one| one.reason == Reason::RollbackSuspected);
-                Some(Compared { key, generation: row.generation, is_suspected })
+                Some(Compared { key, generation: row.generation })
             };
             let mut found: Vec<_> = keys.into_iter().filter_map(compared).collect();
             // Whoever asks may ask in any order; what comes of it is always the same.
@@ -212,15 +210,22 @@ fn may_commit(at: &Work<'_>, write: &ConnectionWrite) -> bool {
 }
 
 fn commit(at: &mut Work<'_>, act: Act, write: &ConnectionWrite) {
-    let fence = at.state.connections.get(&write.key).map_or(0, |row| row.fence);
+    let before = at.state.connections.get(&write.key);
+    let fence = before.map_or(0, |row| row.fence);
+    let lost =
+        before.filter(|row| write.keeps_loss && row.failure.as_ref().is_some_and(|failure| failure.lost));
+    let (failure, retry_at) = match lost {
+        Some(row) => (row.failure.clone(), row.retry_at),
+        None => write.paused.clone().unzip(),
+    };
     let row = ConnectionRow {
         key: write.key.clone(),
         generation: write.generation,
         sealed: write.sealed.clone(),
         live: write.live,
         refresh_at: write.refresh_at,
-        retry_at: write.paused.as_ref().map(|(_, until)| *until),
-        failure: write.paused.as_ref().map(|(why, _)| why.clone()),
+        retry_at,
+        failure,
         lease_until: None,
         fence,
     };

@@ -171,15 +171,14 @@ impl Postgres {
     ) -> Result<Vec<Compared>, StoreError> {
         let lent = self.lend("compare connections").await?;
         let (accounts, roles) = names(&keys);
-        let sql = "SELECT c.account, c.role, c.generation, coalesce(starts_with(c.failure, $3), false)
+        let sql = "SELECT c.account, c.role, c.generation
                    FROM unnest($1::text[], $2::text[]) AS k (account, role)
                    JOIN azdo_broker.connections c ON c.account = k.account AND c.role = k.role";
-        let suspected = begins(Reason::RollbackSuspected);
-        let rows = lent.rows(sql, &[&accounts, &roles, &suspected]).await?;
+        let rows = lent.rows(sql, &[&accounts, &roles]).await?;
         lent.done();
         let compared = |row: &tokio_postgres::Row| {
             let generation = Generation(row.get(2));
-            Some(Compared { key: key(row, 0)?, generation, is_suspected: row.get(3) })
+            Some(Compared { key: key(row, 0)?, generation })
         };
         Ok(rows.iter().filter_map(compared).collect())
     }
@@ -250,17 +249,19 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
         Some(Generation(expected)) => {
             let (failure, retry_at) =
                 write.paused.as_ref().map(|(why, until)| (plain(why), micros(*until))).unzip();
-            let sql = "WITH written AS (
+            let sql = r#"WITH written AS (
                          UPDATE azdo_broker.connections
                          SET generation = $3, sealed = $4, live = $5, refresh_at = $6, grant_until = $8,
-                             retry_at = $10, failure = $11, lease_holder = NULL, lease_until = NULL
+                             retry_at = CASE WHEN $12 AND strpos(failure, '"lost":true') > 0 THEN retry_at ELSE $10 END,
+                             failure = CASE WHEN $12 AND strpos(failure, '"lost":true') > 0 THEN failure ELSE $11 END,
+                             lease_holder = NULL, lease_until = NULL
                          WHERE account = $1 AND role = $2 AND generation = $7
                          RETURNING account, role, generation),
                        changed AS (
                          INSERT INTO azdo_broker.outbox (account, role, generation, change, happened_at)
                          SELECT account, role, generation, $9::text, azdo_broker.store_now() FROM written
                          WHERE $9 IS NOT NULL)
-                       SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written";
+                       SELECT pg_notify('azdo_broker', account || '/' || role || ' ' || generation) FROM written"#;
             let parameters: Parameters<'_> = &[
                 &account,
                 &role,
@@ -273,6 +274,7 @@ async fn commit(lent: &Lent, write: &ConnectionWrite) -> Result<Cas, StoreError>
                 &change,
                 &retry_at,
                 &failure,
+                &write.keeps_loss,
             ];
             lent.rows(sql, parameters).await?
         }

@@ -62,10 +62,12 @@ pub(in crate::store) fn commit(at: &At<'_>, write: &ConnectionWrite) -> rusqlite
             let (failure, retry_at) =
                 write.paused.as_ref().map(|(why, until)| (plain(why), micros(*until))).unzip();
             tx.prepare_cached(
-                "UPDATE connections
+                r#"UPDATE connections
                  SET generation = ?3, sealed = ?4, live = ?5, refresh_at = ?6, grant_until = ?8,
-                     retry_at = ?9, failure = ?10, lease_holder = NULL, lease_until = NULL
-                 WHERE account = ?1 AND role = ?2 AND generation = ?7",
+                     retry_at = CASE WHEN ?11 AND instr(failure, '"lost":true') > 0 THEN retry_at ELSE ?9 END,
+                     failure = CASE WHEN ?11 AND instr(failure, '"lost":true') > 0 THEN failure ELSE ?10 END,
+                     lease_holder = NULL, lease_until = NULL
+                 WHERE account = ?1 AND role = ?2 AND generation = ?7"#,
             )?
             .execute(params![
                 account,
@@ -77,7 +79,8 @@ pub(in crate::store) fn commit(at: &At<'_>, write: &ConnectionWrite) -> rusqlite
                 expected.0,
                 grant_until,
                 retry_at,
-                failure
+                failure,
+                write.keeps_loss
             ])?
         }
     };
@@ -104,19 +107,13 @@ pub(in crate::store) fn generations(
     tx: &Transaction<'_>,
     keys: Vec<ConnectionKey>,
 ) -> rusqlite::Result<Vec<Compared>> {
-    let mut statement = tx.prepare_cached(
-        "SELECT generation, coalesce(CASE WHEN json_valid(failure) THEN failure ->> '$.reason' = ?3 END, 0)
-         FROM connections WHERE account = ?1 AND role = ?2",
-    )?;
-    let suspected = Reason::RollbackSuspected.as_str();
+    let mut statement =
+        tx.prepare_cached("SELECT generation FROM connections WHERE account = ?1 AND role = ?2")?;
     let mut found = Vec::new();
     for key in keys {
-        let row = statement
-            .query_row(params![key.account.as_str(), key.role.to_string(), suspected], |row| {
-                Ok((Generation(row.get(0)?), row.get(1)?))
-            })
-            .optional()?;
-        found.extend(row.map(|(generation, is_suspected)| Compared { key, generation, is_suspected }));
+        let names = params![key.account.as_str(), key.role.to_string()];
+        let row = statement.query_row(names, |row| Ok(Generation(row.get(0)?))).optional()?;
+        found.extend(row.map(|generation| Compared { key, generation }));
     }
     Ok(found)
 }

@@ -66,6 +66,7 @@ fn write(expected: Option<i64>, generation: i64, sealed: &[u8]) -> ConnectionWri
         refresh_at: None,
         grant_until: None,
         paused: None,
+        keeps_loss: false,
         change: None,
     }
 }

@@ -43,16 +43,15 @@ fn at_the_limit_what_is_cold_is_forgotten_and_what_holds_nothing_first() {
 fn a_comparison_looks_at_a_row_once_until_something_changes() {
     let slot = Slots::default().slot(&key());
     let learn = |generation| slot.learn(Generation(generation), Seen::link(Generation(1)), None);
-    let row =
-        |generation, is_suspected| Compared { key: key(), generation: Generation(generation), is_suspected };
+    let row = |generation| Compared { key: key(), generation: Generation(generation) };
     learn(5);
 
-    slot.note_look(row(4, false));
+    slot.note_look(row(4));
 
-    assert!(slot.was_looked_at(&row(4, false)));
-    assert!(!slot.was_looked_at(&row(4, true)) && !slot.was_looked_at(&row(3, false)));
+    assert!(slot.was_looked_at(&row(4)));
+    assert!(!slot.was_looked_at(&row(3)));
     learn(6);
-    assert!(!slot.was_looked_at(&row(4, false)));
+    assert!(!slot.was_looked_at(&row(4)));
 }
 
 /// P9: what is younger and of somebody before is not learned.

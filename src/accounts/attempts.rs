@@ -29,6 +29,8 @@ pub struct Attempts<'a> {
     unusable: Option<Problem>,
     /// What Entra said of the last one it rejected.
     code: Option<u32>,
+    /// A rejected one whose probe these tries took, and that nobody judged yet.
+    probing: Option<CredentialId>,
 }
 
 /// A credential ready to prove our app.
@@ -41,7 +43,15 @@ pub struct Chosen {
 impl Accounts {
     pub fn attempts(&self, integration: Arc<Integration>) -> Attempts<'_> {
         let began = self.clock.now().monotonic;
-        Attempts { accounts: self, integration, tried: Vec::new(), began, unusable: None, code: None }
+        Attempts {
+            accounts: self,
+            integration,
+            tried: Vec::new(),
+            began,
+            unusable: None,
+            code: None,
+            probing: None,
+        }
     }
 
     /// Whether there is anything to try: for wishes whose proof comes later.
@@ -147,12 +157,19 @@ impl Accounts {
     /// Whether nobody probes it already; notes that we do.
     fn take_probe(&self, credential: &CredentialId, now: Duration) -> bool {
         let mut probed = self.probed.lock().expect("no panic while held");
-        probed.retain(|_, last| now.saturating_sub(*last) < PROBE_EVERY);
+        probed.retain(|_, until| now < *until);
         if probed.contains_key(credential) {
             return false;
         }
-        probed.insert(credential.clone(), now);
+        probed.insert(credential.clone(), now.saturating_add(PROBE_EVERY));
         true
+    }
+
+    /// A probe brought no verdict: the next one need not wait as long as for a rejection.
+    fn give_probe_back(&self, credential: &CredentialId) {
+        let soon = self.clock.now().monotonic.saturating_add(WAIT_MIN);
+        let mut probed = self.probed.lock().expect("no panic while held");
+        probed.entry(credential.clone()).and_modify(|until| *until = soon.min(*until));
     }
 
     /// Why there is no credential to try, and when the next probe is due.
@@ -194,6 +211,9 @@ impl Attempts<'_> {
                 return Err(self.unusable.take().unwrap_or_else(rejected).entra_code(self.code));
             };
             self.tried.push(credential.id.clone());
+            if credential.rejected_at.is_some() {
+                self.probing = Some(credential.id.clone());
+            }
             match self.accounts.choose(&self.integration, credential).await {
                 Ok(chosen) => return Ok(chosen),
                 Err(problem) => self.unusable = Some(problem),
@@ -210,6 +230,7 @@ impl Attempts<'_> {
     /// meanwhile, is what is tried next.
     pub async fn rejected(&mut self, chosen: &Chosen, error: &EntraError) {
         self.code = error.code;
+        self.probing = self.probing.take().filter(|probing| *probing != chosen.credential.id);
         let account = &self.integration.account;
         self.accounts.reject(account, &chosen.credential.id).await;
         if let Ok(Some(integration)) = self.accounts.integration(account).await {
@@ -218,6 +239,14 @@ impl Attempts<'_> {
             if is_same_app {
                 self.integration = integration;
             }
+        }
+    }
+}
+
+impl Drop for Attempts<'_> {
+    fn drop(&mut self) {
+        if let Some(probing) = &self.probing {
+            self.accounts.give_probe_back(probing);
         }
     }
 }

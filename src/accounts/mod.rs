@@ -35,7 +35,7 @@ pub struct Accounts {
     clock: Arc<dyn Clock>,
     sources: Sources,
     held: RwLock<HashMap<AccountId, Held>>,
-    /// When each rejected credential was last probed, by the monotonic clock.
+    /// Until when nobody else probes each rejected credential, by the monotonic clock.
     probed: Mutex<HashMap<CredentialId, Duration>>,
 }
 

@@ -11,7 +11,8 @@
 //! 3. A request takes a turn of its tenant and one of all, or none.
 //! 4. While nothing answers for a tenant, one request at a time finds out whether it does again; the others do
 //!    not wait for it (threat T33).
-//! 5. A tenant that asked to be left alone is: for everybody, until its time is over.
+//! 5. A tenant that asked to be left alone is, until its time is over: by all refreshes. Links and proofs, which a
+//!    person waits for, ask on their own.
 
 #[cfg(test)]
 mod tests;
@@ -89,6 +90,8 @@ struct Silence {
 #[must_use]
 pub struct Turn {
     line: Arc<Line>,
+    /// It is the one that finds out whether anything answers.
+    asks: bool,
     is_used: bool,
 }
 
@@ -131,17 +134,17 @@ impl TokenBudget {
                 .expect("no panic while held")
                 .retain(|_, line| 1 < Arc::strong_count(line) || line.is_silent());
         }
-        if let Some(left) = self.pause_left(tenant) {
-            return Err(left);
-        }
         let until = self.clock.now().monotonic.saturating_add(within);
         let line = self.line(tenant);
-        self.wait(&line.waiting, urgency, until, || self.check_tenant(tenant, &line)).await?;
-        let turn = Turn { line, is_used: false };
-        let check_overall = || match self.pause_left(tenant) {
-            // It may have asked for it while others waited.
-            Some(left) => Err(left),
-            None => self.overall.check().map_err(|not| not.wait_time_from(self.nanos())),
+        let asks = self.wait(&line.waiting, urgency, until, || self.check_tenant(tenant, &line)).await?;
+        let turn = Turn { line, asks, is_used: false };
+        let check_overall = || {
+            // It may have fallen silent, or asked to be left alone, while others waited.
+            self.check_wish(tenant)?;
+            if !turn.asks {
+                turn.line.check_silence(self.clock.now().monotonic)?;
+            }
+            self.overall.check().map_err(|not| not.wait_time_from(self.nanos()))
         };
         self.wait(&self.waiting, urgency, until, check_overall).await?;
         Ok(turn)
@@ -168,13 +171,14 @@ impl TokenBudget {
         *self.line(tenant).silence.lock().expect("no panic while held") = Silence::default();
     }
 
-    /// Nothing did. So many in a row, and the tenant is left alone, longer each time. What was on its way when that
-    /// began tells nothing more: one moment may have swallowed them all.
-    pub fn unanswered(&self, tenant: &TenantId) {
+    /// Nothing answered one that was sent at `asked`, by the monotonic clock. So many in a row, and the tenant is
+    /// left alone, longer each time. What was on its way when that began tells nothing more, however late it ends:
+    /// one moment may have swallowed them all.
+    pub fn unanswered(&self, tenant: &TenantId, asked: Duration) {
         let now = self.clock.now().monotonic;
         let line = self.line(tenant);
         let mut silence = line.silence.lock().expect("no panic while held");
-        if now < silence.until {
+        if asked < silence.until {
             return;
         }
         let in_a_row = silence.in_a_row.saturating_add(1);
@@ -183,9 +187,13 @@ impl TokenBudget {
         *silence = Silence { in_a_row, until, asks_until: Duration::ZERO };
     }
 
-    /// Whether nothing answers for the tenant.
+    /// Whether nothing answers for the tenant, and it did not ask to be left alone.
     pub fn is_silent(&self, tenant: &TenantId) -> bool {
-        self.line(tenant).is_silent()
+        self.check_wish(tenant).is_ok() && self.line(tenant).is_silent()
+    }
+
+    fn check_wish(&self, tenant: &TenantId) -> Result<(), Duration> {
+        self.pause_left(tenant).map_or(Ok(()), Err)
     }
 
     fn line(&self, tenant: &TenantId) -> Arc<Line> {
@@ -193,21 +201,19 @@ impl TokenBudget {
         lines.entry(tenant.clone()).or_default().clone()
     }
 
-    /// Takes a turn of the tenant.
-    fn check_tenant(&self, tenant: &TenantId, line: &Line) -> Result<(), Duration> {
-        // It may have asked for it while others waited.
-        if let Some(left) = self.pause_left(tenant) {
-            return Err(left);
-        }
-        line.may_ask(self.clock.now().monotonic)?;
+    /// Takes a turn of the tenant. True: it finds out whether anything answers.
+    fn check_tenant(&self, tenant: &TenantId, line: &Line) -> Result<bool, Duration> {
+        self.check_wish(tenant)?;
+        let asks = line.may_ask(self.clock.now().monotonic)?;
         let fewer = |unused: usize| unused.checked_sub(1);
         if line.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok() {
-            return Ok(());
+            return Ok(asks);
         }
-        self.tenants.check_key(tenant).map_err(|not| {
+        let taken = self.tenants.check_key(tenant).map_err(|not| not.wait_time_from(self.nanos()));
+        if asks && taken.is_err() {
             line.asks_no_more();
-            not.wait_time_from(self.nanos())
-        })
+        }
+        taken.map(|()| asks)
     }
 
     /// Lets those go first who are waited for, until it is one of them.
@@ -227,13 +233,13 @@ impl TokenBudget {
         }
     }
 
-    async fn wait(
+    async fn wait<T>(
         &self,
         waiting: &watch::Sender<usize>,
         urgency: &watch::Receiver<Urgency>,
         until: Duration,
-        check: impl Fn() -> Result<(), Duration>,
-    ) -> Result<(), Duration> {
+        check: impl Fn() -> Result<T, Duration>,
+    ) -> Result<T, Duration> {
         let mut urgency = urgency.clone();
         let mut counted = None;
         loop {
@@ -243,7 +249,10 @@ impl TokenBudget {
             if *urgency.borrow() == Urgency::Demanded {
                 counted.get_or_insert_with(|| Waiting::new(waiting));
             }
-            let Err(wait) = check() else { return Ok(()) };
+            let wait = match check() {
+                Ok(taken) => return Ok(taken),
+                Err(wait) => wait,
+            };
             if until < self.clock.now().monotonic.saturating_add(wait) {
                 return Err(wait);
             }
@@ -269,11 +278,11 @@ impl Line {
         SILENT_AFTER <= self.silence.lock().expect("no panic while held").in_a_row
     }
 
-    /// Where nothing answers, one at a time.
-    fn may_ask(&self, now: Duration) -> Result<(), Duration> {
+    /// Where nothing answers, one at a time. True: that one.
+    fn may_ask(&self, now: Duration) -> Result<bool, Duration> {
         let mut silence = self.silence.lock().expect("no panic while held");
         if silence.in_a_row < SILENT_AFTER {
-            return Ok(());
+            return Ok(false);
         }
         if now < silence.until {
             return Err(silence.until.saturating_sub(now));
@@ -282,7 +291,15 @@ impl Line {
             return Err(LOOK_AGAIN);
         }
         silence.asks_until = now + ASKS_MAX;
-        Ok(())
+        Ok(true)
+    }
+
+    fn check_silence(&self, now: Duration) -> Result<(), Duration> {
+        let silence = self.silence.lock().expect("no panic while held");
+        if silence.in_a_row < SILENT_AFTER {
+            return Ok(());
+        }
+        Err(silence.until.saturating_sub(now).max(LOOK_AGAIN))
     }
 
     /// Whoever was to find out does not.
@@ -315,7 +332,9 @@ impl Drop for Turn {
     fn drop(&mut self) {
         if !self.is_used {
             self.line.unused.fetch_add(1, Ordering::Relaxed);
-            self.line.asks_no_more();
+            if self.asks {
+                self.line.asks_no_more();
+            }
         }
     }
 }
@@ -335,7 +354,7 @@ const STAND_BACK: Duration = Duration::from_secs(1);
 const SILENT_AFTER: u32 = 5;
 /// How long a tenant is left alone that nothing answers for.
 const SILENCE: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_secs(30) };
-/// Longer than a request takes; one that was not sent after all keeps the others waiting no longer.
-const ASKS_MAX: Duration = Duration::from_secs(12);
+/// Longer than a turn and a request take.
+const ASKS_MAX: Duration = Duration::from_secs(20);
 /// Whoever may not ask looks again after this. Longer than whoever waits for a turn waits.
 const LOOK_AGAIN: Duration = Duration::from_secs(4);

@@ -145,7 +145,7 @@ async fn f10_a_question_that_was_not_asked_is_asked_by_the_next() {
     let (budget, clock) = budget(100, 100);
     let tenant = tenant('1');
     for _ in 0..SILENT_AFTER {
-        budget.unanswered(&tenant);
+        budget.unanswered(&tenant, clock.now().monotonic);
     }
     clock.sleep(SILENCE.min * 2).await;
     let demanded = watch::channel(Urgency::Demanded).1;
@@ -164,12 +164,12 @@ async fn f10_a_burst_of_silence_is_one_and_ends_with_an_answer() {
     let tenant = tenant('1');
     let ask = || ask(&budget, &tenant, Urgency::Demanded, Duration::ZERO);
     for _ in 0..32 {
-        budget.unanswered(&tenant);
+        budget.unanswered(&tenant, clock.now().monotonic);
     }
     assert!(ask().await.is_err());
     clock.sleep(SILENCE.min * 2).await;
     assert_eq!(ask().await, Ok(()), "one finds out");
-    budget.unanswered(&tenant);
+    budget.unanswered(&tenant, clock.now().monotonic);
     assert!(ask().await.is_err());
     budget.answered(&tenant);
     assert_eq!(ask().await, Ok(()), "something answered what was on its way");
@@ -206,10 +206,35 @@ async fn f08_a_tenant_that_asked_for_it_is_left_alone() {
     let (one, other) = (tenant('1'), tenant('2'));
     budget.pause(&one, Duration::from_mins(1));
     budget.pause(&one, Duration::from_secs(1));
-    assert_eq!(ask(&budget, &one, Urgency::Demanded, LONG).await, Err(Duration::from_mins(1)));
+    let short = Duration::from_secs(30);
+    assert_eq!(ask(&budget, &one, Urgency::Demanded, short).await, Err(Duration::from_mins(1)));
     assert_eq!(ask(&budget, &other, Urgency::Demanded, LONG).await, Ok(()));
     clock.sleep(Duration::from_mins(1)).await;
     assert_eq!(ask(&budget, &one, Urgency::Demanded, LONG).await, Ok(()));
     budget.pause(&one, Duration::from_secs(1_000_000_000));
-    assert_eq!(ask(&budget, &one, Urgency::Due, LONG).await, Err(PAUSE_MAX));
+    assert_eq!(ask(&budget, &one, Urgency::Due, short).await, Err(PAUSE_MAX));
+    let began = clock.now().monotonic;
+    assert_eq!(ask(&budget, &one, Urgency::Demanded, LONG).await, Ok(()));
+    assert_eq!(clock.now().monotonic - began, PAUSE_MAX, "who can wait does");
+}
+
+/// P6: what was sent before a silence began tells nothing new when it ends, and does not put a second question
+/// beside the one that finds out.
+#[tokio::test(start_paused = true)]
+async fn f10_a_request_that_ends_late_prolongs_no_silence() {
+    let (budget, clock) = budget(100, 100);
+    let tenant = tenant('1');
+    let sent = clock.now().monotonic;
+    for _ in 0..SILENT_AFTER {
+        budget.unanswered(&tenant, sent);
+    }
+    clock.sleep(SILENCE.min * 2).await;
+    let demanded = watch::channel(Urgency::Demanded).1;
+    let asks = budget.turn(&tenant, &demanded, Duration::ZERO).await.unwrap();
+
+    budget.unanswered(&tenant, sent);
+
+    assert!(ask(&budget, &tenant, Urgency::Demanded, Duration::ZERO).await.is_err(), "one finds out");
+    drop(asks);
+    assert_eq!(ask(&budget, &tenant, Urgency::Demanded, Duration::ZERO).await, Ok(()), "the next one does");
 }

@@ -254,6 +254,21 @@ impl EntraError {
         )
     }
 
+    /// How long whoever answered wants to be left alone by all of the tenant: 429 and 503 (azure.md 1.10). That one
+    /// grant is asked too often is a word on that grant.
+    pub fn wish_of_tenant(&self) -> Option<Duration> {
+        let is_of_all = matches!(self.verdict, Verdict::Throttled | Verdict::Transient);
+        self.retry_after.filter(|_| is_of_all && self.code != Some(judge::LOOP_DETECTED))
+    }
+
+    /// Whether a request was sent, so that something could answer.
+    pub fn was_asked(&self) -> bool {
+        !matches!(
+            self.source,
+            Some(OutgoingError::Setup(_) | OutgoingError::Unsendable(_) | OutgoingError::CaBundle)
+        )
+    }
+
     /// Whether nothing answered.
     pub fn is_silence(&self) -> bool {
         matches!(

@@ -251,8 +251,8 @@ impl Store {
         ask!(self.record_failure(verdict))
     }
 
-    /// Gives the lease back, not to be had again before `retry_at`: what is remembered of failures is left alone, but
-    /// that a loss that was foreseen is replaced by the verdict's failure.
+    /// Gives the lease back, not to be due again before `retry_at`; who asks may have it. What is remembered of
+    /// failures is left alone, but that a loss that was foreseen is replaced by the verdict's failure and pause.
     pub async fn put_off(&self, verdict: Verdict) -> Result<Cas, StoreError> {
         ask!(self.put_off(verdict))
     }

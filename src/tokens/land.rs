@@ -51,7 +51,13 @@ impl Refresh {
             refreshed_at: Some(self.store_now(&hold)),
             ..live
         });
-        let Some(generation) = self.commit(&hold, &connection, landing.refresh_at).await else {
+        let committed = self.commit(&hold, &connection, landing.refresh_at).await;
+        let Some(generation) = committed else {
+            // What it says of the credential is true whoever won.
+            let setback = landing.setback.and_then(|setback| setback.accepted);
+            if let Some(credential) = landing.accepted.or(setback) {
+                self.note_accepted(&hold, &credential).await;
+            }
             return;
         };
         if let Some(setback) = landing.setback {
@@ -126,7 +132,7 @@ impl Refresh {
     }
 
     /// The row changed while Entra was asked: our token is dropped, the row decides (P7).
-    async fn lost(&self, key: &ConnectionKey) {
+    pub(super) async fn lost(&self, key: &ConnectionKey) {
         self.metrics.count(Outcome::Dropped);
         tracing::info!(connection.key = %key, "the connection changed during its refresh; the answer was dropped");
         match self.read(key).await {

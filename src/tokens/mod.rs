@@ -190,10 +190,11 @@ impl Tokens {
             rejected: Some(fingerprint.clone()),
         };
         // A full queue means that refreshes are slow; the next report comes through.
-        match self.demands.try_send(demand) {
-            Ok(()) => Reported::Replacing,
-            Err(_) => Reported::TooSoon,
+        if self.demands.try_send(demand).is_err() {
+            slot.unmark_force();
+            return Reported::TooSoon;
         }
+        Reported::Replacing
     }
 
     /// A token that replaced the reported one, for a holder who waits for it.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Refresh;
 use super::not_linked;
-use super::refresh::{RETRY_STORE, SLOW};
+use super::refresh::{RESCUED_PAUSE, RETRY_STORE, SLOW};
 use super::setback::Setback;
 use super::spend::Unspent;
 use crate::budgets::Urgency;
@@ -78,7 +78,7 @@ impl Refresh {
         self.set_back(hold, self.setback(hold, problem, None, pause)).await;
     }
 
-    async fn integration(&self, hold: &Hold) -> Result<Arc<Integration>, Setback> {
+    pub(super) async fn integration(&self, hold: &Hold) -> Result<Arc<Integration>, Setback> {
         match self.accounts.integration(&hold.key.account).await {
             Ok(Some(integration)) => Ok(integration),
             Ok(None) => Err(self.setback(hold, not_linked(&hold.key), None, SLOW)),
@@ -105,6 +105,7 @@ impl Refresh {
                 return None;
             }
             Err(Unspent { setback, rescued: Some(grant) }) => {
+                let setback = Setback { pause: setback.pause.max(RESCUED_PAUSE), ..setback };
                 imported.grant = grant;
                 let again = later(now, setback.pause.max(PROVE_AGAIN));
                 let connection = Connection::Imported(imported);

@@ -18,7 +18,7 @@ use super::{Metrics, Used, not_linked};
 use crate::accounts::Accounts;
 use crate::budgets::{TokenBudget, Urgency};
 use crate::clock::{Clock, StoreClock, between, later};
-use crate::connection::{ConnectionKey, Failure};
+use crate::connection::ConnectionKey;
 use crate::entra::{TokenEndpoint, unverified_object_id};
 use crate::gate::Gate;
 use crate::identify::Identify;
@@ -75,6 +75,7 @@ impl Refresh {
         // Held, so that the slot is not forgotten meanwhile: what it knows of newer generations is what
         // keeps an older row from being published.
         let slot = self.slots.slot(key);
+        let until = self.clock.now().monotonic.saturating_add(FOLLOWED_MAX);
         loop {
             let store = match self.look(key, &want).await {
                 Ok(Some(store)) => store,
@@ -90,6 +91,12 @@ impl Refresh {
                 Ok(Claimed::Paused { until, failure }) => {
                     let left = between(store.at(self.clock.now()), until);
                     return self.tell_pause(key, left, failure.as_ref());
+                }
+                Ok(Claimed::Leased) if until < self.clock.now().monotonic => {
+                    let detail =
+                        "another replica refreshes the connection, or died over it; it is asked again soon";
+                    let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(RETRY_STORE);
+                    return self.tell(key, problem, RETRY_STORE);
                 }
                 // Another replica refreshes: its commit is what we look for.
                 // Or a look of ours at what is due, which gives the lease back.
@@ -206,12 +213,7 @@ impl Refresh {
     /// Chooses the credential, spends the grant, judges the answer.
     async fn ask_entra(&self, lease: &Lease, urgency: &watch::Receiver<Urgency>) -> Result<Landing, Setback> {
         let hold = &lease.hold;
-        let account = &hold.key.account;
-        let integration = match self.accounts.integration(account).await {
-            Ok(Some(integration)) => integration,
-            Ok(None) => return Err(self.setback(hold, not_linked(&hold.key), None, SLOW)),
-            Err(problem) => return Err(self.setback(hold, problem, None, RETRY_STORE)),
-        };
+        let integration = self.integration(hold).await?;
         let grant = lease.live.grant.as_ref();
         match self.spend(hold, integration, grant, urgency).await {
             Ok(spent) if grant.is_none() && is_another(&spent.answered.access, &lease.live) => {
@@ -219,7 +221,7 @@ impl Refresh {
                 let problem = Problem::new(Reason::RelinkRequired, detail).case(Case::NoServicePrincipal);
                 let mut setback = self.setback(hold, problem, None, SLOW);
                 setback.failure.iter_mut().for_each(|failure| failure.needs_person = true);
-                Err(setback)
+                Err(Setback { accepted: Some(spent.accepted), ..setback })
             }
             Ok(spent) => Ok(Landing {
                 token: (!is_cold(lease, *urgency.borrow())).then(|| spent.token()),
@@ -248,43 +250,53 @@ impl Refresh {
         }
     }
 
-    /// Remembers why a refresh failed, gives the lease back and tells who waits.
+    /// Remembers why a refresh brought nothing, gives the lease back and tells who waits. Where the row is another's
+    /// by now, that is what is told.
     pub(super) async fn set_back(&self, hold: &Hold, setback: Setback) {
-        let is_lost = setback.failure.as_ref().is_some_and(|failure| failure.lost);
+        let is_written = self.write_setback(hold, &setback).await;
+        if let Some(credential) = &setback.accepted {
+            self.note_accepted(hold, credential).await;
+        }
+        if !is_written {
+            return self.lost(&hold.key).await;
+        }
         if let Some(failure) = &setback.failure {
-            self.metrics.count(if is_lost { Outcome::Lost } else { Outcome::Failed });
+            self.metrics.count(if failure.lost { Outcome::Lost } else { Outcome::Failed });
             tracing::warn!(
                 connection.key = %hold.key, reason = failure.reason.as_str(), entra.code = failure.code,
                 count = failure.count, "a refresh failed"
             );
         }
+        if let Some(told) = setback.told {
+            self.tell(&hold.key, setback.problem, setback.pause.min(told));
+        }
+    }
+
+    /// False: another write won.
+    async fn write_setback(&self, hold: &Hold, setback: &Setback) -> bool {
         let retry_at = later(self.store_now(hold), setback.pause);
+        let is_lost = setback.failure.as_ref().is_some_and(|failure| failure.lost);
         let mut failures = 0;
-        while let Err(error) = self.write_setback(hold, setback.failure.as_ref(), retry_at).await {
+        loop {
+            let written = match &setback.failure {
+                Some(failure) => self.vault.fail(hold, failure, retry_at).await,
+                None => self.vault.put_off(hold, retry_at).await,
+            };
+            let error = match written {
+                Ok(is_written) => return is_written,
+                Err(error) => error,
+            };
             // Until then its row may say that the grant is lost: as bad as a new grant that is not written.
             if !self.is_strict() || is_lost {
                 tracing::warn!(
                     connection.key = %hold.key, error = &error as &dyn std::error::Error,
                     "a verdict was not written; the lease runs out by itself"
                 );
-                break;
+                return true;
             }
             failures += 1;
             self.tell(&hold.key, setback.problem.clone(), RETRY_STORE);
             self.clock.sleep(RETRY_COMMIT.wait(failures, make_luck())).await;
-        }
-        self.tell(&hold.key, setback.problem, setback.pause.min(TELL_MAX));
-    }
-
-    async fn write_setback(
-        &self,
-        hold: &Hold,
-        failure: Option<&Failure>,
-        retry_at: Timestamp,
-    ) -> Result<(), VaultError> {
-        match failure {
-            Some(failure) => self.vault.fail(hold, failure, retry_at).await,
-            None => self.vault.put_off(hold, retry_at).await,
         }
     }
 
@@ -309,9 +321,11 @@ fn is_cold(lease: &Lease, urgency: Urgency) -> bool {
 
 /// How often a row is looked at whose lease another replica holds (design.md 6.3).
 const POLL: Duration = Duration::from_millis(250);
+/// Longer than a lease, and than anybody waits: then whoever asks next begins anew.
+const FOLLOWED_MAX: Duration = Duration::from_secs(20);
 pub(super) const RETRY_STORE: Duration = Duration::from_secs(2);
 /// Each unusable answer takes a grant's place by another one.
-const RESCUED_PAUSE: Duration = Duration::from_mins(1);
+pub(super) const RESCUED_PAUSE: Duration = Duration::from_mins(1);
 /// A connection whose last token ran out so long ago is not in use, even if Entra was away for a while.
 const COLD_AFTER: Duration = Duration::from_hours(24);
 /// What an administrator must mend is looked at again at this pace.

@@ -1,5 +1,6 @@
 //! The actor that owns every refresh: on demand and when due.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Refresher {
     /// With how urgent each is: whoever joins what is merely due waits for it.
     running_keys: HashMap<ConnectionKey, watch::Sender<Urgency>>,
     keys_of_tasks: HashMap<Id, ConnectionKey>,
+    /// Demands that came while there was no room.
+    backlog: VecDeque<Demand>,
     /// Demands that came while their key was running, in case what runs does not answer them.
     waiting: HashMap<ConnectionKey, Demand>,
     /// A look at what is due is under way, for at most so many.
@@ -65,6 +68,7 @@ impl Refresher {
             running: JoinSet::new(),
             running_keys: HashMap::new(),
             keys_of_tasks: HashMap::new(),
+            backlog: VecDeque::new(),
             waiting: HashMap::new(),
             looking: None,
             is_more_due: false,
@@ -77,19 +81,25 @@ impl Refresher {
         let mut tick = clock.sleep(self.config.tick);
         let mut uses = Vec::new();
         loop {
-            let has_room = self.running.len() < self.config.concurrency;
+            // Whoever joins what runs needs no room.
+            let takes_demands = self.backlog.len() < BACKLOG_MAX;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = self.running.join_next_with_id() => self.on_ended(ended),
-                Some(demand) = self.demanded.recv(), if has_room => self.on_demand(demand),
-                count = self.uses.recv_many(&mut uses, USES_BATCH) , if has_room => {
+                Some(demand) = self.demanded.recv(), if takes_demands => self.on_demand(demand),
+                count = self.uses.recv_many(&mut uses, USES_BATCH), if self.has_room() => {
                     if 0 < count { self.on_uses(std::mem::take(&mut uses)); }
                 }
                 () = &mut tick => {
                     tick = clock.sleep(self.config.tick);
                     self.look_what_is_due();
                 }
+            }
+            while self.has_room()
+                && let Some(demand) = self.backlog.pop_front()
+            {
+                self.on_demand(demand);
             }
             // What is due in great number is not paced by the tick but by the budget.
             if self.is_more_due && self.config.concurrency / 4 <= self.room_for_due() {
@@ -112,6 +122,9 @@ impl Refresher {
         if let Some(urgency) = self.running_keys.get(&demand.key) {
             urgency.send_replace(Urgency::Demanded);
             return self.wait_its_turn(demand);
+        }
+        if !self.has_room() {
+            return self.backlog.push_back(demand);
         }
         let Demand { key, min_ttl, rejected, .. } = demand;
         let refresh = self.refresh.clone();
@@ -139,6 +152,7 @@ impl Refresher {
     fn look_what_is_due(&mut self) {
         let room = self.room_for_due();
         if self.looking.is_some() || room == 0 {
+            self.is_more_due |= room == 0;
             return;
         }
         let refresh = self.refresh.clone();
@@ -149,7 +163,17 @@ impl Refresher {
 
     /// A quarter is kept for those whom somebody waits for.
     fn room_for_due(&self) -> usize {
-        (self.config.concurrency * 3).div_ceil(4).saturating_sub(self.running.len())
+        (self.config.concurrency * 3).div_ceil(4).saturating_sub(self.busy())
+    }
+
+    fn has_room(&self) -> bool {
+        self.busy() < self.config.concurrency
+    }
+
+    /// Those that wait for the store with a grant that it does not take keep nobody from hearing that it is away.
+    fn busy(&self) -> usize {
+        let uncommitted = usize::try_from(self.refresh.metrics.uncommitted()).unwrap_or_default();
+        self.running.len().saturating_sub(uncommitted)
     }
 
     fn on_uses(&mut self, uses: Vec<Used>) {
@@ -224,5 +248,7 @@ impl Refresher {
 
 /// One transaction of this many updates takes a few milliseconds.
 const USES_BATCH: usize = 256;
+/// More wait in their queue, and their callers with them.
+const BACKLOG_MAX: usize = 1024;
 /// Long enough not to spin on a bug, short enough not to matter otherwise.
 const PANIC_PAUSE: Duration = Duration::from_secs(10);

@@ -10,12 +10,14 @@
 use std::time::Duration;
 
 use super::Refresh;
-use super::refresh::{SLOW, TELL_MAX};
+use super::refresh::{RETRY_STORE, SLOW, TELL_MAX};
 use super::strict::problem_of_loss;
 use crate::backoff::Backoff;
+use crate::budgets::Urgency;
 use crate::clock::between;
 use crate::connection::{ConnectionKey, Failure};
 use crate::entra::{EntraError, Verdict};
+use crate::ids::CredentialId;
 use crate::reason::{Problem, Reason};
 use crate::secret::make_luck;
 use crate::vault::{Hold, NEVER};
@@ -28,9 +30,18 @@ pub(super) struct Setback {
     pub(super) pause: Duration,
     /// The pause is a guess of ours and no wish of Entra's.
     pub(super) is_guess: bool,
+    /// How long callers are told, at most, before the row is asked again; `None`: nobody is told, for whoever
+    /// demands it now goes before what was due.
+    pub(super) told: Option<Duration>,
+    /// The credential that Entra took, to be noted once all else is.
+    pub(super) accepted: Option<CredentialId>,
 }
 
 impl Setback {
+    pub(super) fn new(problem: Problem, failure: Option<Failure>, pause: Duration) -> Self {
+        Self { problem, failure, pause, is_guess: false, told: Some(TELL_MAX), accepted: None }
+    }
+
     /// Entra took the grant and gave another one: that the old one was refused before says nothing of it (P4).
     pub(super) fn of_a_new_grant(mut self) -> Self {
         if let Some(failure) = &mut self.failure {
@@ -65,12 +76,9 @@ impl Refresh {
                 let failure = self.failure(hold, &problem, error.code);
                 let backoff = BACKOFF.wait(failure.count, make_luck());
                 let pause = error.retry_after.map_or(backoff, |asked| asked.max(backoff));
-                Setback {
-                    problem: problem.retry_after(pause).entra_code(error.code),
-                    failure: Some(failure),
-                    pause,
-                    is_guess: error.retry_after.is_none() && error.verdict != Verdict::Throttled,
-                }
+                let problem = problem.retry_after(pause).entra_code(error.code);
+                let is_guess = error.retry_after.is_none() && error.verdict != Verdict::Throttled;
+                Setback { is_guess, ..Setback::new(problem, Some(failure), pause) }
             }
         }
     }
@@ -85,31 +93,33 @@ impl Refresh {
         failure.refused_at = failure.refused_at.or(Some(now));
         failure.needs_person = unmistakable || confirmed;
         if failure.needs_person {
-            return Setback { problem, failure: Some(failure), pause: NEVER, is_guess: false };
+            return Setback::new(problem, Some(failure), NEVER);
         }
         let detail = "Entra refused the grant once; it is asked again before anybody must act";
         let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(CONFIRM_AFTER);
         let problem = Problem { remedy: None, ..problem.entra_code(error.code) };
-        Setback { problem, failure: Some(failure), pause: CONFIRM_AFTER, is_guess: false }
+        Setback::new(problem, Some(failure), CONFIRM_AFTER)
     }
 
     /// Others come first, or the tenant asked to be left alone: nothing was sent.
-    pub(super) fn no_turn(wait: Duration, is_silent: bool) -> Setback {
+    pub(super) fn no_turn(wait: Duration, is_silent: bool, urgency: Urgency) -> Setback {
         let problem = if is_silent {
             Problem::new(Reason::UpstreamUnavailable, UNAVAILABLE)
         } else {
             Problem::new(Reason::UpstreamThrottled, PACED)
         };
         // Spread, so that those who were sent away together do not come back together.
-        let pause = wait.mul_f64(1.0 + make_luck() / 2.0);
-        Setback { problem: problem.retry_after(pause), failure: None, pause, is_guess: is_silent }
+        let pause = wait + (wait / 2).min(SPREAD_MAX).mul_f64(make_luck());
+        // It may be had as soon as something answers, or somebody else has gone.
+        let told = (urgency == Urgency::Demanded).then_some(RETRY_STORE);
+        Setback { is_guess: is_silent, told, ..Setback::new(problem.retry_after(pause), None, pause) }
     }
 
     /// So much time went by since the lease was had that another replica could have it before Entra answers.
     pub(super) fn out_of_time() -> Setback {
         let detail = "what comes before a refresh took too long; it begins anew";
         let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(ANEW);
-        Setback { problem, failure: None, pause: ANEW, is_guess: false }
+        Setback::new(problem, None, ANEW)
     }
 
     pub(super) fn setback(
@@ -120,7 +130,7 @@ impl Refresh {
         pause: Duration,
     ) -> Setback {
         let failure = Some(self.failure(hold, &problem, code));
-        Setback { problem, failure, pause, is_guess: false }
+        Setback::new(problem, failure, pause)
     }
 
     fn failure(&self, hold: &Hold, problem: &Problem, code: Option<u32>) -> Failure {
@@ -169,6 +179,8 @@ const WAITING: &str =
     "the connection cannot be refreshed before somebody acts; it is tried again now and then";
 /// How far apart two refusals must be to be believed.
 const CONFIRM_AFTER: Duration = Duration::from_mins(5);
+/// Whoever was sent away comes back so much later, at most.
+const SPREAD_MAX: Duration = Duration::from_secs(10);
 const ANEW: Duration = Duration::from_secs(1);
 /// How many more times it is tried, at least, in what is left of a token's life.
 const TRIES_LEFT: u32 = 8;

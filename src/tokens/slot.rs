@@ -250,6 +250,10 @@ impl Slot {
         may
     }
 
+    pub(super) fn unmark_force(&self) {
+        *self.forced.lock().expect("no panic while held") = None;
+    }
+
     /// Whether a comparison looked at this row already, and nothing was learned since: it would say the same again.
     pub(super) fn was_looked_at(&self, compared: &Compared) -> bool {
         let looked_at = self.looked_at.lock().expect("no panic while held");

@@ -61,7 +61,8 @@ impl Refresh {
                 Ok(turn) => turn,
                 Err(wait) => {
                     let is_silent = self.budget.is_silent(&chosen.integration.tenant);
-                    return Err(Unspent { setback: Refresh::no_turn(wait, is_silent), rescued: None });
+                    let setback = Refresh::no_turn(wait, is_silent, *urgency.borrow());
+                    return Err(Unspent { setback, rescued: None });
                 }
             };
             let is_late = || hold.left(self.clock.now()) < DEADLINE;
@@ -75,13 +76,17 @@ impl Refresh {
             }
             turn.spend();
             // Before it is asked: a life counted from the answer's arrival would be too long.
-            let asked_at = hold.store_clock.at(self.clock.now());
+            let now = self.clock.now();
+            let asked_at = hold.store_clock.at(now);
             let asked = match grant {
                 Some(grant) => self.entra.refresh(&chosen.app(), grant).await,
                 None => self.entra.client_credentials(&chosen.app()).await,
             };
             match &asked {
-                Err(error) if error.is_silence() => self.budget.unanswered(&chosen.integration.tenant),
+                Err(error) if error.is_silence() => {
+                    self.budget.unanswered(&chosen.integration.tenant, now.monotonic);
+                }
+                Err(error) if !error.was_asked() => {}
                 _ => self.budget.answered(&chosen.integration.tenant),
             }
             match asked {
@@ -94,19 +99,17 @@ impl Refresh {
                     attempts.rejected(&chosen, &error).await;
                 }
                 Err(mut error) => {
-                    if let (Verdict::Throttled, Some(wait)) = (error.verdict, error.retry_after) {
+                    if let Some(wait) = error.wish_of_tenant() {
                         self.budget.pause(&chosen.integration.tenant, wait);
                     }
                     // Else a connection whose grant is used up would take each probe of a credential that
                     // works again, and all others of the account would wait for it.
-                    if proves_credential(&error) {
-                        self.note_accepted(hold, &chosen.credential.id).await;
-                    }
+                    let accepted = proves_credential(&error).then(|| chosen.credential.id.clone());
                     let is_lost = grant.is_some() && self.is_lost_with(&error);
                     let setback = if is_lost { self.lost_grant(hold) } else { self.judged(hold, &error) };
                     let rescued = error.rescued.take();
                     let setback = if rescued.is_some() { setback.of_a_new_grant() } else { setback };
-                    return Err(Unspent { setback, rescued });
+                    return Err(Unspent { setback: Setback { accepted, ..setback }, rescued });
                 }
             }
         }

@@ -34,7 +34,7 @@ impl Refresh {
             Ok(false) => {
                 let detail = "another refresh of this connection overtook this one";
                 let problem = Problem::new(Reason::UpstreamUnavailable, detail).retry_after(RETRY_STORE);
-                Err(Setback { problem, failure: None, pause: RETRY_STORE, is_guess: false })
+                Err(Setback::new(problem, None, RETRY_STORE))
             }
             Err(error) => Err(self.setback(hold, error.problem(), None, RETRY_STORE)),
         }
@@ -59,7 +59,7 @@ impl Refresh {
 
     pub(super) fn lost_grant(&self, hold: &Hold) -> Setback {
         let problem = problem_of_loss(hold.key.role.kind());
-        Setback { problem, failure: Some(self.loss(hold)), pause: NEVER, is_guess: false }
+        Setback::new(problem, Some(self.loss(hold)), NEVER)
     }
 
     fn loss(&self, hold: &Hold) -> Failure {

@@ -27,7 +27,7 @@ pub struct ImportLease {
     pub imported: Imported,
 }
 
-/// A lease of what was due.
+/// A lease of what is to be refreshed or proven.
 #[derive(Debug)]
 pub enum Leased {
     Live(Box<Lease>),
@@ -65,7 +65,7 @@ pub enum Claimed {
     Won(Leased),
     /// Never linked, or disconnected since.
     Absent,
-    /// Another replica refreshes it.
+    /// Another replica refreshes it, or a look of ours at what is due has it for a moment.
     Leased,
     /// Not before `until`, for the reason the failure tells.
     Paused {
@@ -188,16 +188,19 @@ impl Vault {
         Ok(leases)
     }
 
-    /// Writes a verdict and gives the lease back. A stale holder changes nothing, which is right.
-    pub async fn fail(&self, hold: &Hold, failure: &Failure, retry_at: Timestamp) -> Result<(), VaultError> {
+    /// Writes a verdict and gives the lease back. False: a stale holder changes nothing, which is right.
+    pub async fn fail(
+        &self,
+        hold: &Hold,
+        failure: &Failure,
+        retry_at: Timestamp,
+    ) -> Result<bool, VaultError> {
         let verdict = hold.verdict(failure, retry_at);
-        match self.store.record_failure(verdict).await? {
-            Cas::Won => self.wake_watchers(),
-            Cas::Lost => {
-                tracing::info!(connection.key = %hold.key, "a verdict came too late and was dropped");
-            }
+        let is_written = self.store.record_failure(verdict).await? == Cas::Won;
+        if is_written {
+            self.wake_watchers();
         }
-        Ok(())
+        Ok(is_written)
     }
 
     /// Writes a verdict that holds if this process writes no other one; the lease goes on. False: the
@@ -220,10 +223,10 @@ impl Vault {
         Ok(())
     }
 
-    /// Gives a lease back unspent, not to be taken again before `until`. What the row remembers stays.
-    pub async fn put_off(&self, hold: &Hold, until: Timestamp) -> Result<(), VaultError> {
-        let _ = self.store.put_off(hold.no_verdict(until)).await?;
-        Ok(())
+    /// Gives a lease back unspent, not to be due again before `until`; whoever demands it need not wait. What the
+    /// row remembers stays. False: the row is another's by now.
+    pub async fn put_off(&self, hold: &Hold, until: Timestamp) -> Result<bool, VaultError> {
+        Ok(self.store.put_off(hold.no_verdict(until)).await? == Cas::Won)
     }
 
     /// Gives a lease back unspent.
@@ -273,7 +276,7 @@ impl Vault {
 
 /// Longer than Entra's total deadline of 10 s, so that a living holder never loses it (design.md 6.1).
 const LEASE: Duration = Duration::from_secs(15);
-/// A confirmed revocation is never retried; a person's link or a new client credential lifts it.
+/// A confirmed revocation is never retried; a person's link lifts it.
 pub const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
 /// A damaged record does not mend itself; looked at again in case an operator restored it.
 const DAMAGED_PAUSE: Duration = Duration::from_hours(1);

@@ -220,7 +220,7 @@ fn parse_request_id(text: &str) -> Option<String> {
 }
 
 /// "Client loop detected": asked too often with one grant, told as `invalid_grant`.
-const LOOP_DETECTED: u32 = 50_196;
+pub(super) const LOOP_DETECTED: u32 = 50_196;
 const THROTTLING: [u32; 2] = [LOOP_DETECTED, 90_055];
 const TRANSIENT: [u32; 7] = [50_033, 51_005, 90_006, 90_012, 90_024, 90_033, 90_090];
 /// What ends a detected loop (azure.md 5.6, row 33).

@@ -208,6 +208,18 @@ fn f08_throttling_and_outages_wait_as_told_but_at_most_ten_minutes() {
     assert_eq!(judged(500, &[], "").retry_after, None);
 }
 
+/// Azure.md 1.10: who is overloaded means everybody of the tenant, and a loop is one grant's.
+#[test]
+fn f08_a_wish_to_be_left_alone_is_the_tenants_but_for_a_grant_in_a_loop() {
+    let body = r#"{"error":"invalid_grant","error_description":"AADSTS50196: The server terminated"}"#;
+    assert_eq!(judged(400, &[("retry-after", "90")], body).wish_of_tenant(), None);
+    for status in [429, 503] {
+        let told = judged(status, &[("retry-after", "17")], "");
+        assert_eq!(told.wish_of_tenant(), Some(Duration::from_secs(17)), "{status}");
+    }
+    assert_eq!(judged(500, &[], "").wish_of_tenant(), None);
+}
+
 #[test]
 fn a24_a_redirect_is_transient() {
     for status in [302, 307, 308] {

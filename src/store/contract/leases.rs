@@ -116,7 +116,11 @@ pub(super) async fn whoever_puts_off_leaves_failures_alone(store: &Store) -> Res
         .put_off(Verdict { failure: claimed.row.failure.clone(), ..verdict(&claimed, claimed.store_now) })
         .await?);
     let row = load(store, "mended").await?;
-    assert_eq!((row.failure, row.retry_at), (None, Some(claimed.store_now)));
+    assert_eq!(
+        (row.failure, row.retry_at, row.lease_until),
+        (None, None, None),
+        "it may be demanded at once"
+    );
 
     let claimed = claim(store, "mended", LEASE).await?;
     let lost = Some(Failure { lost: true, ..failure(claimed.store_now) });

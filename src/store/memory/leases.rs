@@ -56,24 +56,39 @@ impl MemoryHandle {
     }
 
     pub(in crate::store) async fn record_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
-        let record = |at: &mut Work<'_>| write_verdict(at, verdict, None);
+        let record = |at: &mut Work<'_>| {
+            let (failure, retry_at) = (verdict.failure.clone(), Some(verdict.retry_at));
+            write_verdict(at, verdict, |row| ConnectionRow { retry_at, failure, lease_until: None, ..row })
+        };
         self.work("record a failure", record).await
     }
 
     pub(in crate::store) async fn put_off(&self, verdict: Verdict) -> Result<Cas, StoreError> {
         let put_off = |at: &mut Work<'_>| {
-            let stands = at.state.connections.get(&verdict.key).and_then(|row| row.failure.clone());
-            let is_lost = stands.as_ref().is_some_and(|failure| failure.lost);
-            let failure = if is_lost { verdict.failure.clone() } else { stands };
-            write_verdict(at, Verdict { failure, ..verdict }, None)
+            let Some(stands) = at.state.connections.get(&verdict.key).cloned() else { return Cas::Lost };
+            let is_lost = stands.failure.as_ref().is_some_and(|failure| failure.lost);
+            let until = verdict.retry_at;
+            let (failure, retry_at) = if is_lost {
+                (verdict.failure.clone(), Some(until))
+            } else {
+                (stands.failure, stands.retry_at)
+            };
+            let refresh_at = stands.refresh_at.map(|at| at.max(until));
+            write_verdict(at, verdict, |row| ConnectionRow {
+                refresh_at,
+                retry_at,
+                failure,
+                lease_until: None,
+                ..row
+            })
         };
         self.work("put off a refresh", put_off).await
     }
 
     pub(in crate::store) async fn foresee_failure(&self, verdict: Verdict) -> Result<Cas, StoreError> {
         let foresee = |at: &mut Work<'_>| {
-            let lease_until = at.state.connections.get(&verdict.key).and_then(|row| row.lease_until);
-            write_verdict(at, verdict, lease_until)
+            let (failure, retry_at) = (verdict.failure.clone(), Some(verdict.retry_at));
+            write_verdict(at, verdict, |row| ConnectionRow { retry_at, failure, ..row })
         };
         self.work("foresee a failure", foresee).await
     }
@@ -99,16 +114,19 @@ fn take(at: &mut Work<'_>, row: ConnectionRow, lease: Duration) -> Claimed {
     Claimed { row, store_now: at.now }
 }
 
-fn write_verdict(at: &mut Work<'_>, verdict: Verdict, lease_until: Option<jiff::Timestamp>) -> Cas {
-    let Verdict { key, generation, fence, failure, retry_at, change } = verdict;
+fn write_verdict(
+    at: &mut Work<'_>,
+    verdict: Verdict,
+    write: impl FnOnce(ConnectionRow) -> ConnectionRow,
+) -> Cas {
+    let Verdict { key, generation, fence, change, .. } = verdict;
     let any = at.has(Planted::VerdictWithoutFence);
     let is_meant =
         |row: &&ConnectionRow| row.live && ((row.generation == generation && row.fence == fence) || any);
     let Some(row) = at.state.connections.get(&key).filter(is_meant).cloned() else {
         return Cas::Lost;
     };
-    let row = ConnectionRow { failure, retry_at: Some(retry_at), lease_until, ..row };
-    at.write(Act::Verdict { fence, generation }, &key, Some(row));
+    at.write(Act::Verdict { fence, generation }, &key, Some(write(row)));
     at.append(&key, generation, change);
     Cas::Won
 }

@@ -79,7 +79,9 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn put_off(&self, verdict: Verdict) -> Result<Cas, StoreError> {
-        let set = r#"failure = CASE WHEN strpos(failure, '"lost":true') > 0 THEN $5 ELSE failure END, retry_at = $6,
+        let set = r#"failure = CASE WHEN strpos(failure, '"lost":true') > 0 THEN $5 ELSE failure END,
+                     retry_at = CASE WHEN strpos(failure, '"lost":true') > 0 THEN $6 ELSE retry_at END,
+                     refresh_at = CASE WHEN refresh_at < $6 THEN $6 ELSE refresh_at END,
                      lease_holder = NULL, lease_until = NULL"#;
         self.write_verdict("put off a refresh", &verdict, set).await
     }

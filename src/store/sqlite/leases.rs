@@ -67,7 +67,9 @@ pub(in crate::store) fn put_off(at: &At<'_>, verdict: &Verdict) -> rusqlite::Res
         at,
         verdict,
         r#"UPDATE connections
-           SET failure = CASE WHEN instr(failure, '"lost":true') > 0 THEN ?5 ELSE failure END, retry_at = ?6,
+           SET failure = CASE WHEN instr(failure, '"lost":true') > 0 THEN ?5 ELSE failure END,
+             retry_at = CASE WHEN instr(failure, '"lost":true') > 0 THEN ?6 ELSE retry_at END,
+             refresh_at = max(refresh_at, ?6),
              lease_holder = NULL, lease_until = NULL
            WHERE account = ?1 AND role = ?2 AND generation = ?3 AND fence = ?4 AND live = 1"#,
     )

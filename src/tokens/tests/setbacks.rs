@@ -18,11 +18,39 @@ async fn f08_a_connection_that_is_put_off_is_not_one_that_fails() {
 
     assert_eq!(given.entra.spent().len(), 1, "the tenant is left alone");
     let row = memory.row(&key()).unwrap();
-    assert_eq!((row.failure, row.lease_until), (None, None));
-    assert!(row.retry_at.is_some());
+    assert_eq!((row.failure, row.lease_until, row.retry_at), (None, None, None));
     let failing = memory.row(&developer_key(1)).unwrap().failure.unwrap();
     assert_eq!(failing.reason, Reason::UpstreamThrottled, "who asked and was refused");
-    sleep(Duration::from_mins(4)).await;
+    sleep(Duration::from_secs(121)).await;
+    assert!(given.answer().await.is_ok(), "the tenant's time is over, and nobody waits longer");
+}
+
+/// P6, P10: who was there before failed, and whoever was linked meanwhile did not.
+#[tokio::test(start_paused = true)]
+async fn f11_a_verdict_that_came_too_late_is_not_told() {
+    let (given, _memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    given.entra.fail_next(EntraError::new(Verdict::Relink { unmistakable: true }));
+    let asked = given.refresh_in_flight().await;
+    given.link("new").await;
+
+    given.entra.release();
+
+    assert!(asked.await.unwrap().is_ok());
+    assert_eq!(given.answer().await, Ok("access-of-new-1".to_owned()));
+    assert!(given.tokens.obstacle(&key()).is_none());
+}
+
+/// P6: a probe that told nothing of the credential keeps nobody from the next one for long.
+#[tokio::test(start_paused = true)]
+async fn f11_a_probe_without_a_verdict_is_made_again_soon() {
+    let (given, _memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    given.entra.fail_next(EntraError::new(Verdict::ClientCredential));
+    assert_eq!(given.answer().await, Err(Reason::ClientCredentialRejected));
+    sleep(Duration::from_mins(11)).await;
+    given.entra.fail_next(EntraError::new(Verdict::Transient));
+    assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable));
+    sleep(Duration::from_mins(1)).await;
+
     assert!(given.answer().await.is_ok());
 }
 
@@ -152,15 +180,19 @@ async fn what_a_look_brings_after_the_stop_is_given_back() {
 /// P5: whoever joins the weekly refresh of a connection that nobody used gets its token.
 #[tokio::test(start_paused = true)]
 async fn whoever_joins_a_refresh_of_what_was_cold_costs_no_second_one() {
-    let given = Given::looking_every(Duration::from_mins(10)).await;
-    given.entra.hold();
-    // Paused time goes on to the day when it is due.
-    given.entra.held().wait_for(|held| *held == 1).await.unwrap();
-    let asked = given.ask();
-    sleep(Duration::from_secs(1)).await;
+    // Whether there is room for another one or not.
+    for concurrency in [4, 1] {
+        let tick = Duration::from_mins(10);
+        let given = Given::paced(RefreshConfig { concurrency, tick }, 100).await;
+        given.entra.hold();
+        // Paused time goes on to the day when it is due.
+        given.entra.held().wait_for(|held| *held == 1).await.unwrap();
+        let asked = given.ask();
+        sleep(Duration::from_secs(1)).await;
 
-    given.entra.release();
+        given.entra.release();
 
-    assert!(asked.await.unwrap().is_ok());
-    assert_eq!(given.entra.spent().len(), 1);
+        assert!(asked.await.unwrap().is_ok());
+        assert_eq!(given.entra.spent().len(), 1, "with room for {concurrency}");
+    }
 }

@@ -6,10 +6,11 @@
 //!    won: a store that fails costs no grant, and neither does a shutdown while it lasts (P4, design.md 6.6).
 //! 2. The same sealed bytes are written each time, so that a write whose answer was lost is not taken for
 //!    somebody else's.
-//! 3. A token that cannot be committed is lent to the slot after [`LEND_AFTER`]: an outage of the database
-//!    costs no read (P6). Whatever is committed later ousts it; a token whose swap was lost goes with it (P7).
+//! 3. A token that is not committed after [`LEND_AFTER`], be it that the database refuses or that it hangs, is lent
+//!    to the slot: an outage of the database costs no read (P6). Whatever is committed later ousts it; a token whose swap was lost goes with it (P7).
 //!    Not where each grant works once: there it waits for the commit.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -87,7 +88,25 @@ impl Refresh {
                 self.lost(&hold.key).await;
                 return None;
             }
-            let error = match self.vault.commit_refresh(&sealed).await {
+            let may_lend = !self.is_strict() && matches!(connection, Connection::Live(_));
+            let waited = self.clock.now().monotonic.saturating_sub(began);
+            let mut write = pin!(self.vault.commit_refresh(&sealed));
+            let written = tokio::select! {
+                biased;
+                written = &mut write => written,
+                // A store that hangs says nothing at all.
+                () = self.clock.sleep(LEND_AFTER.saturating_sub(waited)), if may_lend && kept.is_none() => {
+                    tracing::error!(
+                        connection.key = %hold.key,
+                        "a new grant is not written yet; it is kept in memory meanwhile"
+                    );
+                    kept = Some(self.metrics.keep_uncommitted());
+                    self.lend(hold, connection);
+                    self.slots.slot(&hold.key).settle();
+                    write.await
+                }
+            };
+            let error = match written {
                 Ok(generation) => return Some(generation),
                 Err(VaultError::Changed(_)) => {
                     self.lost(&hold.key).await;
@@ -97,7 +116,6 @@ impl Refresh {
             };
             failures += 1;
             let waited = self.clock.now().monotonic.saturating_sub(began);
-            let may_lend = !self.is_strict() && matches!(connection, Connection::Live(_));
             if !may_lend || LEND_AFTER <= waited {
                 kept.get_or_insert_with(|| {
                     tracing::error!(

@@ -196,3 +196,22 @@ async fn whoever_joins_a_refresh_of_what_was_cold_costs_no_second_one() {
         assert_eq!(given.entra.spent().len(), 1, "with room for {concurrency}");
     }
 }
+
+/// P6: a store that hangs over a commit keeps nobody from the token.
+#[tokio::test(start_paused = true)]
+async fn f02_a_commit_that_hangs_keeps_nobody_waiting_for_its_token() {
+    let (given, memory, line) = Given::over_memory(CONFIG, 100, 100).await;
+    let before = memory.row(&key()).unwrap().generation;
+    let asked = given.refresh_in_flight().await;
+    line.set_paused(true);
+    let began = given.clock.now().monotonic;
+
+    given.entra.release();
+
+    assert!(asked.await.unwrap().is_ok());
+    assert!(given.clock.now().monotonic - began < Duration::from_secs(3));
+    assert_eq!(memory.row(&key()).unwrap().generation, before, "it is not written yet");
+    line.set_paused(false);
+    sleep(Duration::from_secs(1)).await;
+    assert!(before < memory.row(&key()).unwrap().generation);
+}

@@ -59,6 +59,8 @@ pub(super) struct Known {
 struct Obstacle {
     problem: Problem,
     until: Duration,
+    /// Which attempt met it.
+    attempt: u64,
 }
 
 /// What a slot says to somebody who wants a token.
@@ -154,7 +156,7 @@ impl Slot {
             return answer;
         }
         match &state.problem {
-            Some(obstacle) if seen < state.attempts => Answer::Problem(obstacle.problem.clone()),
+            Some(obstacle) if seen < obstacle.attempt => Answer::Problem(obstacle.problem.clone()),
             _ => Answer::Ask,
         }
     }
@@ -228,7 +230,7 @@ impl Slot {
     pub(super) fn fail(&self, problem: Problem, until: Duration) {
         self.state.send_modify(|state| {
             state.attempts += 1;
-            state.problem = Some(Obstacle { problem, until });
+            state.problem = Some(Obstacle { problem, until, attempt: state.attempts });
         });
     }
 

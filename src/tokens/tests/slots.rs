@@ -86,3 +86,16 @@ async fn a_refresh_keeps_since_when_somebody_stands_there_and_an_act_does_not() 
     let ended = given.row().await;
     assert_eq!(ended.since, ended.generation);
 }
+
+/// P6: what failed before somebody asked is no answer to them, whatever else ended since.
+#[test]
+fn an_old_problem_is_told_to_nobody_who_waits() {
+    let slot = Slots::default().slot(&key());
+    slot.fail(shutting_down(), Duration::ZERO);
+    let seen = slot.attempts();
+    let now = crate::clock::Moment { wall: RuntimeClock::began_at(), monotonic: Duration::ZERO };
+    slot.settle();
+    assert!(matches!(slot.answer_after(seen, Duration::ZERO, now), Answer::Ask));
+    slot.fail(shutting_down(), Duration::ZERO);
+    assert!(matches!(slot.answer_after(seen, Duration::ZERO, now), Answer::Problem(_)));
+}

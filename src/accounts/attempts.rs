@@ -29,8 +29,8 @@ pub struct Attempts<'a> {
     unusable: Option<Problem>,
     /// What Entra said of the last one it rejected.
     code: Option<u32>,
-    /// A rejected one whose probe these tries took, and that nobody judged yet.
-    probing: Option<CredentialId>,
+    /// Rejected ones whose probes these tries took, and that nobody judged yet.
+    probing: Vec<CredentialId>,
 }
 
 /// A credential ready to prove our app.
@@ -50,7 +50,7 @@ impl Accounts {
             began,
             unusable: None,
             code: None,
-            probing: None,
+            probing: Vec::new(),
         }
     }
 
@@ -212,7 +212,7 @@ impl Attempts<'_> {
             };
             self.tried.push(credential.id.clone());
             if credential.rejected_at.is_some() {
-                self.probing = Some(credential.id.clone());
+                self.probing.push(credential.id.clone());
             }
             match self.accounts.choose(&self.integration, credential).await {
                 Ok(chosen) => return Ok(chosen),
@@ -230,7 +230,7 @@ impl Attempts<'_> {
     /// meanwhile, is what is tried next.
     pub async fn rejected(&mut self, chosen: &Chosen, error: &EntraError) {
         self.code = error.code;
-        self.probing = self.probing.take().filter(|probing| *probing != chosen.credential.id);
+        self.probing.retain(|probing| *probing != chosen.credential.id);
         let account = &self.integration.account;
         self.accounts.reject(account, &chosen.credential.id).await;
         if let Ok(Some(integration)) = self.accounts.integration(account).await {
@@ -245,7 +245,7 @@ impl Attempts<'_> {
 
 impl Drop for Attempts<'_> {
     fn drop(&mut self) {
-        if let Some(probing) = &self.probing {
+        for probing in &self.probing {
             self.accounts.give_probe_back(probing);
         }
     }

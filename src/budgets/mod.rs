@@ -11,8 +11,8 @@
 //! 3. A request takes a turn of its tenant and one of all, or none.
 //! 4. While nothing answers for a tenant, one request at a time finds out whether it does again; the others do
 //!    not wait for it (threat T33).
-//! 5. A tenant that asked to be left alone is, until its time is over: by all refreshes. Links and proofs, which a
-//!    person waits for, ask on their own.
+//! 5. A tenant that asked to be left alone is, until its time is over: by all refreshes. Links and proofs of
+//!    credentials, which a person waits for, ask on their own.
 
 #[cfg(test)]
 mod tests;
@@ -182,6 +182,9 @@ impl TokenBudget {
             return;
         }
         let in_a_row = silence.in_a_row.saturating_add(1);
+        if in_a_row == SILENT_AFTER {
+            tracing::warn!(tenant = %tenant, "nothing answers token requests; one at a time finds out when that ends");
+        }
         let pause = in_a_row.checked_sub(SILENT_AFTER).map(|more| SILENCE.wait(more + 1, make_luck()));
         let until = pause.map_or(Duration::ZERO, |pause| now.saturating_add(pause));
         *silence = Silence { in_a_row, until, asks_until: Duration::ZERO };
@@ -190,6 +193,13 @@ impl TokenBudget {
     /// Whether nothing answers for the tenant, and it did not ask to be left alone.
     pub fn is_silent(&self, tenant: &TenantId) -> bool {
         self.check_wish(tenant).is_ok() && self.line(tenant).is_silent()
+    }
+
+    /// Whether asking is pointless for longer than anybody waits for a turn: how long, at least.
+    pub fn check(&self, tenant: &TenantId) -> Result<(), Duration> {
+        let now = self.clock.now().monotonic;
+        self.check_wish(tenant).or_else(|left| if left < LOOK_AGAIN { Ok(()) } else { Err(left) })?;
+        self.line(tenant).check_question(now)
     }
 
     fn check_wish(&self, tenant: &TenantId) -> Result<(), Duration> {
@@ -284,14 +294,14 @@ impl Line {
         if silence.in_a_row < SILENT_AFTER {
             return Ok(false);
         }
-        if now < silence.until {
-            return Err(silence.until.saturating_sub(now));
-        }
-        if now < silence.asks_until {
-            return Err(LOOK_AGAIN);
-        }
+        silence.check(now)?;
         silence.asks_until = now + ASKS_MAX;
         Ok(true)
+    }
+
+    /// Whether one could find out now.
+    fn check_question(&self, now: Duration) -> Result<(), Duration> {
+        self.silence.lock().expect("no panic while held").check(now)
     }
 
     fn check_silence(&self, now: Duration) -> Result<(), Duration> {
@@ -305,6 +315,19 @@ impl Line {
     /// Whoever was to find out does not.
     fn asks_no_more(&self) {
         self.silence.lock().expect("no panic while held").asks_until = Duration::ZERO;
+    }
+}
+
+impl Silence {
+    /// Until when nobody asks, or that somebody does.
+    fn check(&self, now: Duration) -> Result<(), Duration> {
+        if now < self.until {
+            return Err(self.until.saturating_sub(now));
+        }
+        if now < self.asks_until {
+            return Err(LOOK_AGAIN);
+        }
+        Ok(())
     }
 }
 

@@ -254,8 +254,8 @@ impl EntraError {
         )
     }
 
-    /// How long whoever answered wants to be left alone by all of the tenant: 429 and 503 (azure.md 1.10). That one
-    /// grant is asked too often is a word on that grant.
+    /// How long whoever answered "not now", most of all by 429 and 503, wants to be left alone by all of the tenant
+    /// (azure.md 1.10). That one grant is asked too often is a word on that grant.
     pub fn wish_of_tenant(&self) -> Option<Duration> {
         let is_of_all = matches!(self.verdict, Verdict::Throttled | Verdict::Transient);
         self.retry_after.filter(|_| is_of_all && self.code != Some(judge::LOOP_DETECTED))

@@ -61,7 +61,9 @@ impl Parts {
             let found = self.own_link(allowed, id).await?;
             if found.link.phase == LinkPhase::Connected {
                 let opened = self.published(&found.link.key).await?;
-                self.note_again(opened.as_ref()).await;
+                if let Some(opened) = &opened {
+                    self.note_again(&opened.key, opened.seen()).await;
+                }
                 return opened.as_ref().map(ConnectionView::of).ok_or(Refused::NotFound("the connection"));
             }
             confirmable(&found)?;

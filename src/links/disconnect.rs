@@ -43,8 +43,8 @@ impl Parts {
         });
         self.gate.conclude(event, disconnected).await?;
         let opened = self.published(&key).await?;
-        if is_repeated {
-            self.note_again(opened.as_ref()).await;
+        if let Some(opened) = opened.as_ref().filter(|_| is_repeated) {
+            self.note_again(&opened.key, opened.seen()).await;
         }
         opened.as_ref().map(ConnectionView::of).ok_or_else(|| never_linked(&key))
     }

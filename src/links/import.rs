@@ -105,9 +105,7 @@ impl Parts {
             let standing = self.vault.standing(key).await?;
             if let Some(outcome) = already(&standing, &origin, replace) {
                 if let (ImportOutcome::Imported, Some(since)) = (&outcome, standing.since) {
-                    // Whoever repeats it did not hear that it was done, and neither, perhaps, did the record.
-                    self.vault.note_seen(key, Seen::link(since));
-                    self.gate.record_seen(self.vault.store_id(), key, Seen::link(since)).await;
+                    self.note_again(key, Seen::link(since)).await;
                 }
                 return Ok(outcome);
             }
@@ -134,8 +132,9 @@ impl Parts {
 fn already(standing: &Standing, origin: &str, replace: bool) -> Option<ImportOutcome> {
     let is_the_same = standing.origin.as_deref() == Some(origin);
     match (standing.is_live, is_the_same) {
-        (true, true) => Some(ImportOutcome::Imported),
-        (true, false) if !replace => Some(ImportOutcome::Stands("a live connection stands there")),
+        (true, true) if standing.since.is_some() => Some(ImportOutcome::Imported),
+        // One that is refused, such as for a store that went back, is mended by being replaced.
+        (true, _) if !replace => Some(ImportOutcome::Stands("a live connection stands there")),
         (false, true) if !replace => Some(ImportOutcome::Stands(
             "this import was ended, by a person or because it was somebody else's",
         )),

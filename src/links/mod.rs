@@ -37,7 +37,7 @@ pub use watch::{Told, Watches, Watching, What, shutting_down};
 
 use crate::accounts::Accounts;
 use crate::clock::{Clock, Moment, StoreClock};
-use crate::connection::{ConnectionKey, Role};
+use crate::connection::{ConnectionKey, Role, Seen};
 use crate::entra::Entra;
 use crate::gate::Gate;
 use crate::identify::Identifier;
@@ -129,10 +129,10 @@ impl Parts {
     }
 
     /// Whoever repeats an act did not hear that it was done, and neither, perhaps, did the record.
-    async fn note_again(&self, opened: Option<&Opened>) {
-        if let Some(opened) = opened {
-            self.vault.note_seen(&opened.key, opened.seen());
-            self.gate.record_seen(self.vault.store_id(), &opened.key, opened.seen()).await;
+    async fn note_again(&self, key: &ConnectionKey, seen: Seen) {
+        // An end that was remembered may not have been recorded.
+        if self.vault.note_seen(key, seen) || seen.is_end {
+            self.gate.record_seen(self.vault.store_id(), key, seen).await;
         }
     }
 

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +106,7 @@ impl Refresh {
 
     /// Compares all that is held with the store.
     async fn compare(&self) -> Result<(), VaultError> {
+        let mut failed = None;
         for keys in self.slots.keys().chunks(COMPARED_AT_ONCE) {
             // Before it is asked: a refresh may land meanwhile.
             let known = keys.iter().filter_map(|key| Some((key, self.slots.find(key)?.known().generation)));
@@ -117,11 +118,12 @@ impl Refresh {
             };
             let missed: Vec<_> = keys.iter().filter(missed).collect();
             for some in missed.chunks(LOOKS_AT_ONCE) {
-                try_join_all(some.iter().map(|key| self.look_again(key))).await?;
+                let looks = some.iter().map(|key| self.look_again(key));
+                failed = first_failure(join_all(looks).await)?.or(failed);
             }
             for some in compared.chunks(LOOKS_AT_ONCE) {
-                try_join_all(some.iter().map(|one| self.compare_one(one, known.get(&one.key).copied())))
-                    .await?;
+                let looks = some.iter().map(|one| self.compare_one(one, known.get(&one.key).copied()));
+                failed = first_failure(join_all(looks).await)?.or(failed);
             }
         }
         for accounts in self.accounts.held().chunks(COMPARED_AT_ONCE) {
@@ -133,7 +135,7 @@ impl Refresh {
                 }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn compare_one(&self, one: &Compared, known: Option<Generation>) -> Result<(), VaultError> {
@@ -160,6 +162,15 @@ impl Refresh {
             );
             self.clock.sleep(COMPARE_AGAIN).await;
         }
+    }
+}
+
+/// One that the store is slow over keeps none of the others from being looked at, and all of them do: then it is away.
+fn first_failure(looked: Vec<Result<(), VaultError>>) -> Result<Option<VaultError>, VaultError> {
+    let are_all = 1 < looked.len() && looked.iter().all(Result::is_err);
+    match looked.into_iter().find_map(Result::err) {
+        Some(error) if are_all => Err(error),
+        first => Ok(first),
     }
 }
 

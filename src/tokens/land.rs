@@ -153,6 +153,11 @@ impl Refresh {
     pub(super) async fn lost(&self, key: &ConnectionKey) {
         self.metrics.count(Outcome::Dropped);
         tracing::info!(connection.key = %key, "the connection changed during its refresh; the answer was dropped");
+        self.show_row(key).await;
+    }
+
+    /// What the row says is what whoever waits is told.
+    pub(super) async fn show_row(&self, key: &ConnectionKey) {
         match self.read(key).await {
             Ok(Some((opened, _))) => match opened.connection {
                 Connection::Live(_) | Connection::Imported(_) => self.slots.slot(key).settle(),

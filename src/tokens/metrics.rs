@@ -21,13 +21,15 @@ struct Labels {
     outcome: Outcome,
 }
 
-/// How a refresh that asked Entra ended.
+/// How a refresh ended.
 #[derive(Clone, Copy, Debug, EncodeLabelValue, Eq, Hash, PartialEq)]
 pub(super) enum Outcome {
     Committed,
     /// Its compare-and-swap was lost: disconnected or linked anew meanwhile.
     Dropped,
     Failed,
+    /// Entra was not asked: others came first, the tenant wants to be left alone, or nothing answers.
+    PutOff,
     /// The answer did not arrive, where each grant works once.
     Lost,
 }

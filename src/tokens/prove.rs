@@ -109,8 +109,10 @@ impl Refresh {
                 imported.grant = grant;
                 let again = later(now, setback.pause.max(PROVE_AGAIN));
                 let connection = Connection::Imported(imported);
-                if let Some(generation) = self.commit(&hold, &connection, Some(again)).await {
-                    self.set_back(&hold.at(generation), setback).await;
+                match (self.commit(&hold, &connection, Some(again)).await, setback.accepted.as_ref()) {
+                    (Some(generation), _) => self.set_back(&hold.at(generation), setback).await,
+                    (None, Some(credential)) => self.note_accepted(&hold, credential).await,
+                    (None, None) => {}
                 }
                 return None;
             }
@@ -120,8 +122,10 @@ impl Refresh {
             imported.grant = grant;
         }
         let connection = Connection::Imported(imported);
-        let generation = self.commit(&hold, &connection, Some(later(now, PROVE_AGAIN))).await?;
+        let committed = self.commit(&hold, &connection, Some(later(now, PROVE_AGAIN))).await;
+        // True of the credential whoever won.
         self.note_accepted(&hold, &spent.accepted).await;
+        let generation = committed?;
         let Connection::Imported(imported) = connection else { unreachable!("it was made above") };
         Some((hold.at(generation), imported))
     }

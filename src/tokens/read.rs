@@ -37,7 +37,7 @@ impl Refresh {
         }
         if let Err(VaultError::RolledBack(rollback)) = &read {
             slot.outdate(rollback.seen);
-            self.refuse_everywhere(rollback).await;
+            self.refuse_everywhere(rollback).await?;
         }
         let opened = read?;
         let Some(opened) = opened else {
@@ -75,15 +75,11 @@ impl Refresh {
     }
 
     /// Has a row that went back refused by everybody, and remembers what it is behind.
-    async fn refuse_everywhere(&self, Rollback { key, found, seen }: &Rollback) {
+    async fn refuse_everywhere(&self, Rollback { key, found, seen }: &Rollback) -> Result<(), VaultError> {
         self.note_seen(key, *seen).await;
-        if found.is_some()
-            && let Err(error) = self.vault.suspect(key).await
-        {
-            tracing::warn!(
-                connection.key = %key, error = &error as &dyn std::error::Error,
-                "other replicas are not told yet that a connection went back"
-            );
+        match found {
+            Some(_) => self.vault.suspect(key).await,
+            None => Ok(()),
         }
     }
 

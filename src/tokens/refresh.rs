@@ -77,11 +77,15 @@ impl Refresh {
         let slot = self.slots.slot(key);
         let until = self.clock.now().monotonic.saturating_add(FOLLOWED_MAX);
         loop {
-            let store = match self.look(key, &want).await {
-                Ok(Some(store)) => store,
+            let (store, is_failing) = match self.look(key, &want).await {
+                Ok(Some(looked)) => looked,
                 Ok(None) => return,
                 Err(error) => return self.tell(key, error.problem(), RETRY_STORE),
             };
+            // One that fails is told what its row remembers of that.
+            if !is_failing && let Err(setback) = self.check_budget(key).await {
+                return self.tell(key, setback.problem, setback.told.unwrap_or_default());
+            }
             match self.vault.claim(key, &*self.clock).await {
                 Ok(Claimed::Won(Leased::Live(lease))) if self.is_answered_by(&lease, &want).await => return,
                 Ok(Claimed::Won(leased)) => {
@@ -108,6 +112,15 @@ impl Refresh {
                 Err(error) => return self.tell(key, error.problem(), RETRY_STORE),
             }
         }
+    }
+
+    /// Where the tenant is left alone for longer than anybody waits, the store is not troubled for it.
+    async fn check_budget(&self, key: &ConnectionKey) -> Result<(), Setback> {
+        let Ok(Some(integration)) = self.accounts.integration(&key.account).await else { return Ok(()) };
+        let tenant = &integration.tenant;
+        self.budget
+            .check(tenant)
+            .map_err(|wait| Self::no_turn(wait, self.budget.is_silent(tenant), Urgency::Demanded))
     }
 
     /// Takes due connections. A store that fails is asked again at the next tick.
@@ -154,19 +167,21 @@ impl Refresh {
         }
     }
 
-    /// Reads the row and publishes it. What the store's clock says, unless that answered the demand.
-    async fn look(&self, key: &ConnectionKey, want: &Want) -> Result<Option<StoreClock>, VaultError> {
+    /// Reads the row and publishes it. What the store's clock says, and whether the row remembers a failure, unless
+    /// that answered the demand.
+    async fn look(&self, key: &ConnectionKey, want: &Want) -> Result<Option<(StoreClock, bool)>, VaultError> {
         let Some((opened, store)) = self.read(key).await? else {
             self.tell(key, not_linked(key), Duration::ZERO);
             return Ok(None);
         };
+        let looked = (store, opened.failure.is_some());
         match &opened.connection {
             Connection::Ended(_) => {
                 self.tell(key, not_linked(key), Duration::ZERO);
                 Ok(None)
             }
-            Connection::Live(_) => Ok((!self.settle_if_answered(key, want)).then_some(store)),
-            Connection::Imported(_) => Ok(Some(store)),
+            Connection::Live(_) => Ok((!self.settle_if_answered(key, want)).then_some(looked)),
+            Connection::Imported(_) => Ok(Some(looked)),
         }
     }
 
@@ -256,6 +271,12 @@ impl Refresh {
         let is_written = self.write_setback(hold, &setback).await;
         if let Some(credential) = &setback.accepted {
             self.note_accepted(hold, credential).await;
+        }
+        if setback.failure.is_none() {
+            self.metrics.count(Outcome::PutOff);
+            if !is_written {
+                return self.show_row(&hold.key).await;
+            }
         }
         if !is_written {
             return self.lost(&hold.key).await;

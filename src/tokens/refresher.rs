@@ -14,6 +14,7 @@ use super::{Demand, Refresh, Used};
 use crate::budgets::Urgency;
 use crate::clock::Clock;
 use crate::connection::ConnectionKey;
+use crate::ids::AccountId;
 use crate::reason::{Problem, Reason};
 use crate::vault::Leased;
 
@@ -31,8 +32,10 @@ pub struct Refresher {
     /// With how urgent each is: whoever joins what is merely due waits for it.
     running_keys: HashMap<ConnectionKey, watch::Sender<Urgency>>,
     keys_of_tasks: HashMap<Id, ConnectionKey>,
-    /// Demands that came while there was no room.
+    /// Demands that came while there was no room for them.
     backlog: VecDeque<Demand>,
+    /// How many keys of each account are running.
+    running_of: HashMap<AccountId, usize>,
     /// Demands that came while their key was running, in case what runs does not answer them.
     waiting: HashMap<ConnectionKey, Demand>,
     /// A look at what is due is under way, for at most so many.
@@ -69,6 +72,7 @@ impl Refresher {
             running_keys: HashMap::new(),
             keys_of_tasks: HashMap::new(),
             backlog: VecDeque::new(),
+            running_of: HashMap::new(),
             waiting: HashMap::new(),
             looking: None,
             is_more_due: false,
@@ -96,9 +100,7 @@ impl Refresher {
                     self.look_what_is_due();
                 }
             }
-            while self.has_room()
-                && let Some(demand) = self.backlog.pop_front()
-            {
+            while let Some(demand) = self.next_of_backlog() {
                 self.on_demand(demand);
             }
             // What is due in great number is not paced by the tick but by the budget.
@@ -123,7 +125,7 @@ impl Refresher {
             urgency.send_replace(Urgency::Demanded);
             return self.wait_its_turn(demand);
         }
-        if !self.has_room() {
+        if !self.has_room_for(&demand.key.account) {
             return self.backlog.push_back(demand);
         }
         let Demand { key, min_ttl, rejected, .. } = demand;
@@ -163,17 +165,34 @@ impl Refresher {
 
     /// A quarter is kept for those whom somebody waits for.
     fn room_for_due(&self) -> usize {
-        (self.config.concurrency * 3).div_ceil(4).saturating_sub(self.busy())
+        (self.config.concurrency * 3).div_ceil(4).saturating_sub(self.running.len())
     }
 
+    /// All of the room but a quarter, which is for others.
+    fn has_room_for(&self, account: &AccountId) -> bool {
+        let most = (self.config.concurrency * 3).div_ceil(4);
+        self.has_room() && self.count_of(account) < most
+    }
+
+    fn count_of(&self, account: &AccountId) -> usize {
+        self.running_of.get(account).copied().unwrap_or_default()
+    }
+
+    /// Of the account first that has the least running, so that no storm of one keeps another waiting.
+    fn next_of_backlog(&mut self) -> Option<Demand> {
+        let count = |demand: &Demand| self.count_of(&demand.key.account);
+        let (place, next) = self.backlog.iter().enumerate().min_by_key(|(_, demand)| count(demand))?;
+        if !self.has_room_for(&next.key.account) {
+            return None;
+        }
+        self.backlog.remove(place)
+    }
+
+    /// Those that wait for the store with a grant that it does not take keep nobody from hearing that it is away: as
+    /// many again may be asked for. But no more than that lie in memory alone.
     fn has_room(&self) -> bool {
-        self.busy() < self.config.concurrency
-    }
-
-    /// Those that wait for the store with a grant that it does not take keep nobody from hearing that it is away.
-    fn busy(&self) -> usize {
         let uncommitted = usize::try_from(self.refresh.metrics.uncommitted()).unwrap_or_default();
-        self.running.len().saturating_sub(uncommitted)
+        self.running.len() < self.config.concurrency + uncommitted.min(self.config.concurrency)
     }
 
     fn on_uses(&mut self, uses: Vec<Used>) {
@@ -194,6 +213,7 @@ impl Refresher {
             work.await;
             Vec::new()
         });
+        *self.running_of.entry(key.account.clone()).or_default() += 1;
         self.running_keys.insert(key.clone(), urgency);
         self.keys_of_tasks.insert(task.id(), key);
     }
@@ -234,6 +254,12 @@ impl Refresher {
             return;
         };
         self.running_keys.remove(&key);
+        if let Entry::Occupied(mut running) = self.running_of.entry(key.account.clone()) {
+            *running.get_mut() -= 1;
+            if *running.get() == 0 {
+                running.remove();
+            }
+        }
         if let Err(error) = ended {
             tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "a refresh panicked");
             let problem = Problem::new(Reason::UpstreamUnavailable, "the refresh failed inside the broker");
@@ -249,6 +275,6 @@ impl Refresher {
 /// One transaction of this many updates takes a few milliseconds.
 const USES_BATCH: usize = 256;
 /// More wait in their queue, and their callers with them.
-const BACKLOG_MAX: usize = 1024;
+const BACKLOG_MAX: usize = 8192;
 /// Long enough not to spin on a bug, short enough not to matter otherwise.
 const PANIC_PAUSE: Duration = Duration::from_secs(10);

@@ -110,8 +110,9 @@ impl Refresh {
         };
         // Spread, so that those who were sent away together do not come back together.
         let pause = wait + (wait / 2).min(SPREAD_MAX).mul_f64(make_luck());
-        // It may be had as soon as something answers, or somebody else has gone.
-        let told = (urgency == Urgency::Demanded).then_some(RETRY_STORE);
+        // A silence is over as soon as something answers.
+        let told_max = if is_silent { RETRY_STORE } else { TELL_MAX };
+        let told = (urgency == Urgency::Demanded).then_some(wait.min(told_max));
         Setback { is_guess: is_silent, told, ..Setback::new(problem.retry_after(pause), None, pause) }
     }
 

@@ -74,7 +74,6 @@ impl Refresh {
             if is_late() {
                 return Err(Unspent { setback: Refresh::out_of_time(), rescued: None });
             }
-            turn.spend();
             // Before it is asked: a life counted from the answer's arrival would be too long.
             let now = self.clock.now();
             let asked_at = hold.store_clock.at(now);
@@ -88,6 +87,10 @@ impl Refresh {
                 }
                 Err(error) if !error.was_asked() => {}
                 _ => self.budget.answered(&chosen.integration.tenant),
+            }
+            // Given back where nothing was sent.
+            if asked.as_ref().err().is_none_or(EntraError::was_asked) {
+                turn.spend();
             }
             match asked {
                 Ok(answered) => return Ok(Spent { answered, asked_at, accepted: chosen.credential.id }),

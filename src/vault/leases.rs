@@ -241,7 +241,7 @@ impl Vault {
         (store_clock, began): (StoreClock, Began),
     ) -> Result<Option<Leased>, VaultError> {
         let (key, generation, fence) = (row.key.clone(), row.generation, row.fence);
-        let seen = Watched::of(&row);
+        let (seen, before) = (Watched::of(&row), row.failure.clone());
         match self.open(row, store_now, began) {
             Ok(Opened { connection: Connection::Live(live), since, failure, .. }) => {
                 let hold = Hold { key, generation, since, failure, store_now, store_clock, fence, seen };
@@ -262,8 +262,8 @@ impl Vault {
                 // Lost: somebody wrote the row meanwhile, and it comes due again by itself.
                 let _ = if matches!(error, VaultError::RolledBack(_)) {
                     self.suspect(&key).await?;
-                    // Where it said so already it is the same row still, and would be due again.
-                    self.store.put_off(Verdict { change: None, ..verdict }).await?
+                    // Where it said so already, and somebody edited its pause, it is the same row still.
+                    self.store.put_off(Verdict { failure: before, change: None, ..verdict }).await?
                 } else {
                     self.store.record_failure(verdict).await?
                 };

@@ -198,3 +198,26 @@ async fn a21_an_edited_word_of_what_was_seen_keeps_nobody_from_linking_anew() {
 
     app.job_runner().await.token().await.unwrap();
 }
+
+/// What went back from an import is mended by the same import, where it may replace.
+#[tokio::test]
+async fn an_import_that_went_back_is_imported_again() {
+    let mut app = TestApp::start().await;
+    let grant = grant_from_elsewhere(&app, "ana@contoso.com").await;
+    let again = || vec![item(developer("ana"), &grant)];
+    import(&app.operator().await, again(), false).await;
+    app.operator().await.token_of_developer("ana").await.unwrap();
+    let backup = app.stop_and_back_up().await;
+    app.start_again().await;
+    app.operator().await.disconnect_of(developer("ana")).await.unwrap();
+    app.stop_and_back_up().await;
+    app.restore(&backup);
+    app.start_again().await;
+    let operator = app.operator().await;
+    let refused = operator.token_of_developer("ana").await;
+    assert_refused(refused, Code::FailedPrecondition, "ROLLBACK_SUSPECTED");
+
+    import(&operator, again(), true).await;
+
+    operator.token_of_developer("ana").await.unwrap();
+}

@@ -215,3 +215,23 @@ async fn f02_a_commit_that_hangs_keeps_nobody_waiting_for_its_token() {
     sleep(Duration::from_secs(1)).await;
     assert!(before < memory.row(&key()).unwrap().generation);
 }
+
+/// P8: for a tenant that wants to be left alone the store is not written, however often somebody asks.
+#[tokio::test(start_paused = true)]
+async fn f08_who_is_left_alone_costs_the_store_no_writes() {
+    let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    given.import(1).await;
+    let retry_after = Some(Duration::from_mins(9));
+    given.entra.fail_next(EntraError { retry_after, ..EntraError::new(Verdict::Throttled) });
+    assert_eq!(given.answer_of(&developer_key(1)).await, Err(Reason::UpstreamThrottled));
+    let before = memory.row(&key()).unwrap();
+
+    for _ in 0..8 {
+        assert_eq!(given.answer().await, Err(Reason::UpstreamThrottled));
+        sleep(Duration::from_mins(1)).await;
+    }
+
+    assert_eq!(memory.row(&key()).unwrap(), before);
+    sleep(Duration::from_mins(1)).await;
+    assert!(given.answer().await.is_ok());
+}

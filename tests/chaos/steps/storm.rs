@@ -107,6 +107,7 @@ pub(crate) async fn f21_a_tick_beside_a_million(stage: Stage) -> Outcome<Found> 
     let idle = store.claim_due(AT_ONCE, LEASE).await?.len();
     let idle_took = tick.elapsed();
     drop(store);
+    ensure(claimed == due && idle == 0, || format!("{claimed} of {due} were claimed, and then {idle}"))?;
     // And the process: its memory before and after all that was due has been refreshed.
     let before = scene.issued().await?.len();
     scene.brokers[0].start().await?;

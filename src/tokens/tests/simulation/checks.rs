@@ -67,6 +67,8 @@ struct Request {
     lease_until: Duration,
     /// Not until it is answered.
     ok: Option<bool>,
+    /// Unless whoever asked was told that it did nothing.
+    may_be_used: bool,
 }
 
 /// A token that a replica released, and therefore has.
@@ -110,8 +112,9 @@ impl Checks {
         match event {
             Event::Written(written) => self.judge_write(at, &written),
             Event::Asked { request, replica, grant } => self.judge_request(at, request, replica, grant),
-            Event::Answered { request, ok } => {
-                self.requests.get_mut(&request).expect("was asked").ok = Some(ok);
+            Event::Answered { request, ok, may_be_used } => {
+                let asked = self.requests.get_mut(&request).expect("was asked");
+                (asked.ok, asked.may_be_used) = (Some(ok), may_be_used);
                 Ok(())
             }
             Event::SpentTwice => Err("P4: a grant that works once was used twice".to_owned()),
@@ -228,8 +231,14 @@ impl Checks {
                 return Err(format!("P5: {replica} sent the grant of {key} again, which {first} had sent"));
             }
         }
-        self.requests.insert(request, Request { replica, lease_until, ok: None });
+        self.requests.insert(request, Request { replica, lease_until, ok: None, may_be_used: true });
         Ok(())
+    }
+
+    /// Whether the grant that stands there may be used up, for all that anybody was told.
+    pub(super) fn may_be_used(&self, entry: &Entry) -> bool {
+        let last = entry.grant.as_ref().and_then(|grant| self.last_request.get(grant));
+        last.is_some_and(|request| self.requests[request].may_be_used)
     }
 
     /// Whether any request of this connection is on its way.

@@ -263,7 +263,8 @@ impl TokenEndpoint for EntraLine {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(broken(true)),
         };
-        self.entra.ledger.note(Event::Answered { request, ok: answer.is_ok() });
+        let may_be_used = answer.as_ref().map_or_else(|error| error.may_have_acted, |_| true);
+        self.entra.ledger.note(Event::Answered { request, ok: answer.is_ok(), may_be_used });
         answer
     }
 

@@ -15,8 +15,8 @@ pub(super) enum Event {
     Written(Box<Written>),
     /// A replica sent a token request with the grant of this hash.
     Asked { request: u64, replica: Arc<str>, grant: String },
-    /// The replica that sent it has the answer.
-    Answered { request: u64, ok: bool },
+    /// The replica that sent it has the answer, and by that knows whether the grant may be used up.
+    Answered { request: u64, ok: bool, may_be_used: bool },
     /// Where each grant works once.
     SpentTwice,
 }

@@ -95,6 +95,11 @@ pub(super) enum Step {
 }
 
 impl Schedule {
+    /// Whether anybody dies: what they foresaw stands.
+    pub(super) fn crashes(&self) -> bool {
+        self.steps.iter().any(|(_, step)| matches!(step, Step::Crash { .. }))
+    }
+
     /// Even seeds: used grants go on working. Odd ones: using one again revokes its family.
     pub(super) fn draw(seed: u64) -> Self {
         let mut luck = Luck::new(seed);

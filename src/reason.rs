@@ -271,7 +271,9 @@ impl Reason {
             Self::SnapshotGone => "Begin again, without the page token or cursor.",
             Self::StoreUnavailable => "The operator must make the store reachable and writable.",
             Self::Suspended => "Whoever suspended the integration must resume it.",
-            Self::UpstreamThrottled => "Ask again later: Microsoft is throttling.",
+            Self::UpstreamThrottled => {
+                "Ask again later: Microsoft is throttling, or the broker paces what it asks of Microsoft."
+            }
             Self::UpstreamUnavailable => "Ask again later: Microsoft's services do not answer.",
         }
     }

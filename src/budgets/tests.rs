@@ -238,3 +238,15 @@ async fn f10_a_request_that_ends_late_prolongs_no_silence() {
     drop(asks);
     assert_eq!(ask(&budget, &tenant, Urgency::Demanded, Duration::ZERO).await, Ok(()), "the next one does");
 }
+
+/// F21: a process that was stopped for hours has saved up no more turns than a moment's.
+#[tokio::test(start_paused = true)]
+async fn f21_a_long_pause_saves_up_no_turns() {
+    let (budget, clock) = budget(100, 50);
+    clock.sleep(Duration::from_hours(10)).await;
+    let mut had = 0;
+    while ask(&budget, &tenant('1'), Urgency::Demanded, Duration::ZERO).await.is_ok() {
+        had += 1;
+    }
+    assert_eq!(had, 50 / 10);
+}

@@ -34,7 +34,7 @@ enum Command {
 
 #[derive(Clone, Debug, clap::Args)]
 struct AcceptRestore {
-    /// Those of every account, not only of --account
+    /// Those of every account, as far as the replica that answers found them; with --account also others' findings
     #[arg(long)]
     all: bool,
     /// Accept them; without it nothing is changed, they are only listed

@@ -103,7 +103,7 @@
 //!    process left `held` is checked again by [`Links::link`], which is how callers look.
 //! 5. [`Links::confirm`], only by the caller that began: the identity to be replaced is still the one shown,
 //!    the integration still of the same tenant and app; the act is recorded, then [`Vault::connect`] moves the
-//!    grant and wipes the link in one transaction; [`Tokens::adopt`] publishes the token. Without this step a
+//!    grant and wipes the link in one transaction; [`Tokens::publish`] publishes the token. Without this step a
 //!    link would be a bearer invitation.
 //!
 //! ## Refresh
@@ -177,7 +177,7 @@
 //! [`Accounts::attempts`]: accounts::Accounts::attempts
 //! [`Accounts::reject`]: accounts::Accounts::reject
 //! [`Tokens::token`]: tokens::Tokens::token
-//! [`Tokens::adopt`]: tokens::Tokens::adopt
+//! [`Tokens::publish`]: tokens::Tokens::publish
 //! [`Refresher`]: tokens::Refresher
 //! [`Links::begin`]: links::Links::begin
 //! [`Links::show`]: links::Links::show

@@ -195,11 +195,14 @@ impl TokenBudget {
         self.check_wish(tenant).is_ok() && self.line(tenant).is_silent()
     }
 
-    /// Whether asking is pointless for longer than anybody waits for a turn: how long, at least.
-    pub fn check(&self, tenant: &TenantId) -> Result<(), Duration> {
+    /// Whether asking is pointless for longer than anybody waits for a turn: how long, at least, and whether that is
+    /// because nothing answers.
+    pub fn check(&self, tenant: &TenantId) -> Result<(), (Duration, bool)> {
+        if let Some(left) = self.pause_left(tenant).filter(|left| LOOK_AGAIN <= *left) {
+            return Err((left, false));
+        }
         let now = self.clock.now().monotonic;
-        self.check_wish(tenant).or_else(|left| if left < LOOK_AGAIN { Ok(()) } else { Err(left) })?;
-        self.line(tenant).check_question(now)
+        self.line(tenant).check_question(now).map_err(|wait| (wait, true))
     }
 
     fn check_wish(&self, tenant: &TenantId) -> Result<(), Duration> {

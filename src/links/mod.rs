@@ -130,10 +130,9 @@ impl Parts {
 
     /// Whoever repeats an act did not hear that it was done, and neither, perhaps, did the record.
     async fn note_again(&self, key: &ConnectionKey, seen: Seen) {
-        // An end that was remembered may not have been recorded.
-        if self.vault.note_seen(key, seen) || seen.is_end {
-            self.gate.record_seen(self.vault.store_id(), key, seen).await;
-        }
+        self.vault.note_seen(key, seen);
+        // What was remembered may not have been recorded.
+        self.gate.record_seen(self.vault.store_id(), key, seen).await;
     }
 
     async fn integration(&self, account: &AccountId) -> Result<Arc<Integration>, Refused> {

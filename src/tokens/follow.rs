@@ -106,7 +106,7 @@ impl Refresh {
 
     /// Compares all that is held with the store.
     async fn compare(&self) -> Result<(), VaultError> {
-        let mut failed = None;
+        let mut failed = Vec::new();
         for keys in self.slots.keys().chunks(COMPARED_AT_ONCE) {
             // Before it is asked: a refresh may land meanwhile.
             let known = keys.iter().filter_map(|key| Some((key, self.slots.find(key)?.known().generation)));
@@ -119,11 +119,13 @@ impl Refresh {
             let missed: Vec<_> = keys.iter().filter(missed).collect();
             for some in missed.chunks(LOOKS_AT_ONCE) {
                 let looks = some.iter().map(|key| self.look_again(key));
-                failed = first_failure(join_all(looks).await)?.or(failed);
+                failed.extend(join_all(looks).await.into_iter().filter_map(Result::err));
+                go_on_after(&mut failed)?;
             }
             for some in compared.chunks(LOOKS_AT_ONCE) {
                 let looks = some.iter().map(|one| self.compare_one(one, known.get(&one.key).copied()));
-                failed = first_failure(join_all(looks).await)?.or(failed);
+                failed.extend(join_all(looks).await.into_iter().filter_map(Result::err));
+                go_on_after(&mut failed)?;
             }
         }
         for accounts in self.accounts.held().chunks(COMPARED_AT_ONCE) {
@@ -135,7 +137,7 @@ impl Refresh {
                 }
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.pop().map_or(Ok(()), Err)
     }
 
     async fn compare_one(&self, one: &Compared, known: Option<Generation>) -> Result<(), VaultError> {
@@ -165,17 +167,15 @@ impl Refresh {
     }
 }
 
-/// One that the store is slow over keeps none of the others from being looked at, and all of them do: then it is away.
-fn first_failure(looked: Vec<Result<(), VaultError>>) -> Result<Option<VaultError>, VaultError> {
-    let are_all = 1 < looked.len() && looked.iter().all(Result::is_err);
-    match looked.into_iter().find_map(Result::err) {
-        Some(error) if are_all => Err(error),
-        first => Ok(first),
-    }
+/// One that the store is slow over keeps none of the others from being looked at. Several do: news waits meanwhile,
+/// and what was looked at already need not be when the comparison begins anew.
+fn go_on_after(failed: &mut Vec<VaultError>) -> Result<(), VaultError> {
+    if failed.len() < FAILED_MAX { Ok(()) } else { failed.pop().map_or(Ok(()), Err) }
 }
 
 /// A statement of this many keys takes some milliseconds.
 const COMPARED_AT_ONCE: usize = 2_000;
 /// What is looked at is read and opened, each by itself.
 const LOOKS_AT_ONCE: usize = 16;
+const FAILED_MAX: usize = 4;
 const COMPARE_AGAIN: Duration = Duration::from_millis(500);

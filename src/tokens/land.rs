@@ -109,6 +109,10 @@ impl Refresh {
             let error = match written {
                 Ok(generation) => return Some(generation),
                 Err(VaultError::Changed(_)) => {
+                    if kept.is_some() {
+                        // What was lent went with it, whether the row can be read or not (P7).
+                        self.slots.slot(&hold.key).withhold(hold.generation);
+                    }
                     self.lost(&hold.key).await;
                     return None;
                 }

@@ -213,7 +213,7 @@ impl Tokens {
         let waited = tokio::time::timeout(WAIT, replaced).await.map_err(|_| timed_out())?;
         drop(waited.map_err(|_| shutting_down())?);
         if slot.holds(fingerprint) {
-            return Err(slot.obstacle().unwrap_or_else(timed_out));
+            return Err(slot.obstacle_after(seen).unwrap_or_else(timed_out));
         }
         self.token(allowed, key, Duration::ZERO).await
     }

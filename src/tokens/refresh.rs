@@ -82,7 +82,7 @@ impl Refresh {
                 Ok(None) => return,
                 Err(error) => return self.tell(key, error.problem(), RETRY_STORE),
             };
-            // One that fails is told what its row remembers of that.
+            // One that fails may be told by its row what stands in its way.
             if !is_failing && let Err(setback) = self.check_budget(key).await {
                 return self.tell(key, setback.problem, setback.told.unwrap_or_default());
             }
@@ -117,10 +117,8 @@ impl Refresh {
     /// Where the tenant is left alone for longer than anybody waits, the store is not troubled for it.
     async fn check_budget(&self, key: &ConnectionKey) -> Result<(), Setback> {
         let Ok(Some(integration)) = self.accounts.integration(&key.account).await else { return Ok(()) };
-        let tenant = &integration.tenant;
-        self.budget
-            .check(tenant)
-            .map_err(|wait| Self::no_turn(wait, self.budget.is_silent(tenant), Urgency::Demanded))
+        let checked = self.budget.check(&integration.tenant);
+        checked.map_err(|(wait, is_silent)| Self::no_turn(wait, is_silent, Urgency::Demanded))
     }
 
     /// Takes due connections. A store that fails is asked again at the next tick.
@@ -167,8 +165,8 @@ impl Refresh {
         }
     }
 
-    /// Reads the row and publishes it. What the store's clock says, and whether the row remembers a failure, unless
-    /// that answered the demand.
+    /// Reads the row and publishes it. What the store's clock says, and whether the row has more to tell than the
+    /// budget, unless that answered the demand.
     async fn look(&self, key: &ConnectionKey, want: &Want) -> Result<Option<(StoreClock, bool)>, VaultError> {
         let Some((opened, store)) = self.read(key).await? else {
             self.tell(key, not_linked(key), Duration::ZERO);
@@ -181,7 +179,8 @@ impl Refresh {
                 Ok(None)
             }
             Connection::Live(_) => Ok((!self.settle_if_answered(key, want)).then_some(looked)),
-            Connection::Imported(_) => Ok(Some(looked)),
+            // It may be proven without a request.
+            Connection::Imported(_) => Ok(Some((store, true))),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The actor that owns every refresh: on demand and when due.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +30,13 @@ pub struct Refresher {
     /// Refreshes, and looks at what is due: those end with leases to be spent.
     running: JoinSet<Vec<Leased>>,
     /// With how urgent each is: whoever joins what is merely due waits for it.
-    running_keys: HashMap<ConnectionKey, watch::Sender<Urgency>>,
+    running_keys: HashMap<ConnectionKey, Running>,
     keys_of_tasks: HashMap<Id, ConnectionKey>,
-    /// Demands that came while there was no room for them.
-    backlog: VecDeque<Demand>,
-    /// How many keys of each account are running.
-    running_of: HashMap<AccountId, usize>,
-    /// Demands that came while their key was running, in case what runs does not answer them.
+    /// Keys whose demands came while there was no room for them, by account.
+    backlog: BTreeMap<AccountId, VecDeque<ConnectionKey>>,
+    /// How many keys of each account were started because somebody asked.
+    demanded_of: HashMap<AccountId, usize>,
+    /// Demands of the backlog, and those that came while their key was running, in case what runs does not answer them.
     waiting: HashMap<ConnectionKey, Demand>,
     /// A look at what is due is under way, for at most so many.
     looking: Option<(Id, usize)>,
@@ -44,6 +44,14 @@ pub struct Refresher {
     is_more_due: bool,
     /// What runs is let land, and nothing begins.
     is_stopping: bool,
+}
+
+/// A refresh under way.
+struct Running {
+    /// Whoever joins what is merely due makes it theirs.
+    urgency: watch::Sender<Urgency>,
+    /// It was begun because somebody asked.
+    is_demanded: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +79,8 @@ impl Refresher {
             running: JoinSet::new(),
             running_keys: HashMap::new(),
             keys_of_tasks: HashMap::new(),
-            backlog: VecDeque::new(),
-            running_of: HashMap::new(),
+            backlog: BTreeMap::new(),
+            demanded_of: HashMap::new(),
             waiting: HashMap::new(),
             looking: None,
             is_more_due: false,
@@ -86,7 +94,7 @@ impl Refresher {
         let mut uses = Vec::new();
         loop {
             // Whoever joins what runs needs no room.
-            let takes_demands = self.backlog.len() < BACKLOG_MAX;
+            let takes_demands = self.backlog_len() < BACKLOG_MAX;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -121,34 +129,50 @@ impl Refresher {
         if ended_since && demand.rejected.is_none() {
             return;
         }
-        if let Some(urgency) = self.running_keys.get(&demand.key) {
-            urgency.send_replace(Urgency::Demanded);
-            return self.wait_its_turn(demand);
+        if let Some(running) = self.running_keys.get(&demand.key) {
+            running.urgency.send_replace(Urgency::Demanded);
+            self.wait_its_turn(demand);
+            return;
         }
         if !self.has_room_for(&demand.key.account) {
-            return self.backlog.push_back(demand);
+            return self.put_into_backlog(demand);
         }
         let Demand { key, min_ttl, rejected, .. } = demand;
         let refresh = self.refresh.clone();
         let want = Want { min_ttl, rejected };
-        let urgency = watch::Sender::new(Urgency::Demanded);
-        self.start(key.clone(), urgency, async move { refresh.on_demand(&key, want).await });
+        let running = Running { urgency: watch::Sender::new(Urgency::Demanded), is_demanded: true };
+        *self.demanded_of.entry(key.account.clone()).or_default() += 1;
+        self.start(key.clone(), running, async move { refresh.on_demand(&key, want).await });
     }
 
     /// What runs may have published its last word before the asker looked. Then this demand is its
     /// only way to another one, so it is kept until the key is free; one per key speaks for all.
-    fn wait_its_turn(&mut self, demand: Demand) {
+    /// True if it is the first of its key.
+    fn wait_its_turn(&mut self, demand: Demand) -> bool {
         match self.waiting.entry(demand.key.clone()) {
             Entry::Vacant(place) => {
                 place.insert(demand);
+                true
             }
             Entry::Occupied(mut place) => {
                 let kept = place.get_mut();
                 kept.seen = kept.seen.max(demand.seen);
                 kept.min_ttl = kept.min_ttl.max(demand.min_ttl);
                 kept.rejected = kept.rejected.take().or(demand.rejected);
+                false
             }
         }
+    }
+
+    fn put_into_backlog(&mut self, demand: Demand) {
+        if BACKLOG_MAX <= self.backlog_len() {
+            self.forget_who_left();
+        }
+        let key = demand.key.clone();
+        if !self.wait_its_turn(demand) {
+            return;
+        }
+        self.backlog.entry(key.account.clone()).or_default().push_back(key);
     }
 
     fn look_what_is_due(&mut self) {
@@ -168,31 +192,63 @@ impl Refresher {
         (self.config.concurrency * 3).div_ceil(4).saturating_sub(self.running.len())
     }
 
-    /// All of the room but a quarter, which is for others.
+    /// Of those who are asked for an account has all of the room but a quarter, which is for others.
     fn has_room_for(&self, account: &AccountId) -> bool {
-        let most = (self.config.concurrency * 3).div_ceil(4);
+        let most = (self.config.concurrency * 3).div_ceil(4) + self.uncommitted();
         self.has_room() && self.count_of(account) < most
     }
 
     fn count_of(&self, account: &AccountId) -> usize {
-        self.running_of.get(account).copied().unwrap_or_default()
+        self.demanded_of.get(account).copied().unwrap_or_default()
+    }
+
+    fn backlog_len(&self) -> usize {
+        self.backlog.values().map(VecDeque::len).sum()
     }
 
     /// Of the account first that has the least running, so that no storm of one keeps another waiting.
     fn next_of_backlog(&mut self) -> Option<Demand> {
-        let count = |demand: &Demand| self.count_of(&demand.key.account);
-        let (place, next) = self.backlog.iter().enumerate().min_by_key(|(_, demand)| count(demand))?;
-        if !self.has_room_for(&next.key.account) {
-            return None;
+        while self.has_room() {
+            let accounts = self.backlog.keys().filter(|account| self.has_room_for(account));
+            let account = accounts.min_by_key(|account| self.count_of(account))?.clone();
+            let key = self.backlog.get_mut(&account).and_then(VecDeque::pop_front);
+            if self.backlog.get(&account).is_some_and(VecDeque::is_empty) {
+                self.backlog.remove(&account);
+            }
+            let demand = key.and_then(|key| self.waiting.remove(&key));
+            if let Some(demand) = demand.filter(|demand| self.is_wanted(demand)) {
+                return Some(demand);
+            }
         }
-        self.backlog.remove(place)
+        None
+    }
+
+    /// Nobody waits longer than [`WAIT`](super::WAIT) for it.
+    fn is_wanted(&self, demand: &Demand) -> bool {
+        let is_waited_for = || self.refresh.slots.find(&demand.key).is_some_and(|slot| slot.is_waited_for());
+        demand.rejected.is_some() || is_waited_for()
+    }
+
+    fn forget_who_left(&mut self) {
+        let mut backlog = std::mem::take(&mut self.backlog);
+        for keys in backlog.values_mut() {
+            keys.retain(|key| self.waiting.get(key).is_some_and(|demand| self.is_wanted(demand)));
+        }
+        let left: HashSet<_> = backlog.values().flatten().cloned().collect();
+        self.waiting.retain(|key, _| left.contains(key) || self.running_keys.contains_key(key));
+        backlog.retain(|_, keys| !keys.is_empty());
+        self.backlog = backlog;
     }
 
     /// Those that wait for the store with a grant that it does not take keep nobody from hearing that it is away: as
     /// many again may be asked for. But no more than that lie in memory alone.
     fn has_room(&self) -> bool {
+        self.running.len() < self.config.concurrency + self.uncommitted()
+    }
+
+    fn uncommitted(&self) -> usize {
         let uncommitted = usize::try_from(self.refresh.metrics.uncommitted()).unwrap_or_default();
-        self.running.len() < self.config.concurrency + uncommitted.min(self.config.concurrency)
+        uncommitted.min(self.config.concurrency)
     }
 
     fn on_uses(&mut self, uses: Vec<Used>) {
@@ -206,15 +262,14 @@ impl Refresher {
     fn start(
         &mut self,
         key: ConnectionKey,
-        urgency: watch::Sender<Urgency>,
+        running: Running,
         work: impl Future<Output = ()> + Send + 'static,
     ) {
         let task = self.running.spawn(async move {
             work.await;
             Vec::new()
         });
-        *self.running_of.entry(key.account.clone()).or_default() += 1;
-        self.running_keys.insert(key.clone(), urgency);
+        self.running_keys.insert(key.clone(), running);
         self.keys_of_tasks.insert(task.id(), key);
     }
 
@@ -240,10 +295,13 @@ impl Refresher {
                 continue;
             }
             started += 1;
-            let urgency = watch::Sender::new(Urgency::Due);
-            let joined = urgency.subscribe();
             let key = lease.hold().key.clone();
-            self.start(key, urgency, async move { refresh.leased(lease, &joined).await });
+            // Somebody may wait in the backlog for just this one.
+            let is_waited_for = self.waiting.contains_key(&key);
+            let urgency = watch::Sender::new(if is_waited_for { Urgency::Demanded } else { Urgency::Due });
+            let joined = urgency.subscribe();
+            let running = Running { urgency, is_demanded: false };
+            self.start(key, running, async move { refresh.leased(lease, &joined).await });
         }
         if let Some((_, asked)) = look {
             // Fewer than asked for: the rest is not due yet. And what is given back is due again at once: the next
@@ -253,11 +311,11 @@ impl Refresher {
         let Some(key) = key else {
             return;
         };
-        self.running_keys.remove(&key);
-        if let Entry::Occupied(mut running) = self.running_of.entry(key.account.clone()) {
-            *running.get_mut() -= 1;
-            if *running.get() == 0 {
-                running.remove();
+        let was_demanded = self.running_keys.remove(&key).is_some_and(|running| running.is_demanded);
+        if was_demanded && let Entry::Occupied(mut count) = self.demanded_of.entry(key.account.clone()) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
         if let Err(error) = ended {

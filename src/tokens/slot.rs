@@ -129,6 +129,10 @@ impl Slot {
         self.state.borrow().attempts
     }
 
+    pub(super) fn is_waited_for(&self) -> bool {
+        0 < self.state.receiver_count()
+    }
+
     pub(super) fn has_token(&self) -> bool {
         self.state.borrow().token.is_some()
     }
@@ -164,6 +168,16 @@ impl Slot {
     /// Whether what is held answers the wish: by a token, or because no token could.
     pub(super) fn answers(&self, min_ttl: Duration, now: Moment) -> bool {
         self.state.borrow().answers(min_ttl, now)
+    }
+
+    /// What an attempt met that ended after attempt `seen`.
+    pub(super) fn obstacle_after(&self, seen: u64) -> Option<Problem> {
+        let state = self.state.borrow();
+        state
+            .problem
+            .as_ref()
+            .filter(|obstacle| seen < obstacle.attempt)
+            .map(|obstacle| obstacle.problem.clone())
     }
 
     pub(super) fn obstacle(&self) -> Option<Problem> {

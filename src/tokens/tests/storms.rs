@@ -80,3 +80,23 @@ async fn f21_what_is_due_in_great_number_is_spent_at_the_rate() {
     let took = (given.clock.now().monotonic - began).as_secs_f64();
     assert!(took < 12.5, "400 at 40/s, looked for within 2 s: {took} s");
 }
+
+/// P6: what is due of an account keeps none of its callers waiting while there is room.
+#[tokio::test(start_paused = true)]
+async fn f21_what_is_due_of_an_account_takes_no_room_from_who_asks() {
+    let config = RefreshConfig { concurrency: 4, tick: Duration::from_secs(2) };
+    let (given, ..) = Given::over_memory(config, 100, 100).await;
+    given.entra.hold();
+    for developer in 0..3 {
+        given.import(developer).await;
+    }
+    given.entra.held().wait_for(|held| *held == 3).await.unwrap();
+
+    let asked = given.ask();
+
+    let mut held = given.entra.held();
+    let is_sent = held.wait_for(|held| *held == 4);
+    tokio::time::timeout(Duration::from_secs(1), is_sent).await.unwrap().unwrap();
+    given.entra.release();
+    assert!(asked.await.unwrap().is_ok());
+}

@@ -60,6 +60,8 @@ pub(super) enum Fate {
 #[derive(Default)]
 struct State {
     is_down: bool,
+    /// What is told of errors: that any of them may have used the grant up.
+    is_vague: bool,
     fates: VecDeque<Fate>,
     delays: VecDeque<Duration>,
     families: Vec<Family>,
@@ -126,6 +128,11 @@ impl SimEntra {
         let family = state.families.len();
         state.families.push(Family { key: key.clone(), identity: identity.clone(), is_revoked: false });
         state.issue(family, None, self.truth.now().monotonic, self.lifetime)
+    }
+
+    /// Tells of no error any more that it used nothing up.
+    pub(super) fn be_vague(&self) {
+        self.state().is_vague = true;
     }
 
     /// An administrator revokes what the grant's sign-in gave.
@@ -265,7 +272,8 @@ impl TokenEndpoint for EntraLine {
         };
         let may_be_used = answer.as_ref().map_or_else(|error| error.may_have_acted, |_| true);
         self.entra.ledger.note(Event::Answered { request, ok: answer.is_ok(), may_be_used });
-        answer
+        let is_vague = self.entra.state().is_vague;
+        answer.map_err(|error| EntraError { may_have_acted: error.may_have_acted || is_vague, ..error })
     }
 
     async fn client_credentials(&self, _app: &App<'_>) -> Result<Answered, EntraError> {

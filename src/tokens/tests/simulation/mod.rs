@@ -120,6 +120,7 @@ fn every_planted_bug_is_found() {
         (Bug::OldNewsAreNew, "P"),
         (Bug::OldTokensAreGood, "P7"),
         (Bug::ReadsWaitBehindRefreshes, "P6"),
+        (Bug::UnusedGrantsAreLost, "P4"),
     ] {
         let broken = |seed: u64| play(&Schedule::draw(seed), Some(bug), false).outcome.err();
         let found = (0..count()).find_map(|seed| Some((seed, broken(seed)?)));

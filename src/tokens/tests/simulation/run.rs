@@ -38,6 +38,8 @@ pub(super) enum Bug {
     ReadsWaitBehindRefreshes,
     /// What was released once is released again.
     OldTokensAreGood,
+    /// Where each grant works once, any error is taken for a loss.
+    UnusedGrantsAreLost,
 }
 
 /// What a run came to.
@@ -136,6 +138,9 @@ impl<'a> Run<'a> {
         memory.watch(move |written| noted.note(Event::Written(Box::new(written))));
         if let Some(Bug::InStore(planted)) = bug {
             memory.plant(planted);
+        }
+        if bug == Some(Bug::UnusedGrantsAreLost) {
+            entra.be_vague();
         }
         let (audit, _, _) = Audit::in_memory(truth.clone());
         let gate = Gate::new(Arc::new(Policy::from_toml("").expect("nobody may do anything")), audit);

@@ -111,6 +111,10 @@ async fn what_is_held_can_be_compared(store: &Store) -> Result<(), StoreError> {
     assert_eq!(generations, [compared("a", 7), compared("b", 8)]);
     assert_eq!(versions, [(name("a"), 3)]);
     assert_eq!(store.generations(Vec::new()).await?, []);
+    let mut rows = store.connections_of(vec![key("b"), key("absent"), key("a")]).await?.row;
+    rows.sort_by(|one, other| one.key.cmp(&other.key));
+    assert_eq!(rows, [load(store, "a").await?, load(store, "b").await?]);
+    assert_eq!(store.connections_of(Vec::new()).await?.row, []);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ impl Refresh {
         let asked = self.clock.now();
         let mut read = self.vault.connection(key).await;
         if let (Some(seen), Ok(found)) = (known.seen, &read)
-            && is_behind(found.as_ref(), seen)
+            && found.as_ref().map_or(!seen.is_end, |opened| opened.is_before(seen))
         {
             self.note_seen(key, seen).await;
             read = self.vault.connection(key).await;
@@ -89,13 +89,5 @@ impl Refresh {
         if known.seen != Some(seen) && (seen.is_end || known.seen.is_some()) {
             self.note_seen(&opened.key, seen).await;
         }
-    }
-}
-
-/// Whether what was read is of before what is known. One end is like the other.
-fn is_behind(found: Option<&Opened>, known: Seen) -> bool {
-    match found {
-        Some(opened) => opened.seen() < known && (opened.connection.is_open() || !known.is_end),
-        None => !known.is_end,
     }
 }

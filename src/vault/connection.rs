@@ -115,6 +115,11 @@ impl Opened {
     pub fn seen(&self) -> Seen {
         Seen { generation: self.since, is_end: !self.connection.is_open() }
     }
+
+    /// Whether it is of before that. One end is like the other.
+    pub fn is_before(&self, seen: Seen) -> bool {
+        self.since < seen.generation && (self.connection.is_open() || !seen.is_end)
+    }
 }
 
 /// Who stands in a place.

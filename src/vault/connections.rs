@@ -133,18 +133,22 @@ impl Vault {
             });
         };
         let (generation, is_live) = (Some(row.generation), row.live);
-        let origin =
-            self.open_sealed(row.clone(), store_now).ok().and_then(|opened| opened.connection.into_origin());
-        let opened = self.open(row, store_now, began);
-        let since = opened.as_ref().ok().map(|opened| opened.since);
-        let (identity, origin) = match opened.map(|opened| opened.connection) {
-            Ok(Connection::Live(live)) => (Some(live.identity), origin),
-            Ok(Connection::Imported(_) | Connection::Ended(_)) => (None, origin),
-            Err(error) => {
-                tracing::error!(connection.key = %key, error = &error as &dyn std::error::Error, "damaged");
-                // What a person ended does not come back by the import that it was, not even over what went back.
-                (None, origin)
+        let opened = self.open_sealed(row, store_now);
+        let checked = opened.as_ref().map_or(Ok(()), |opened| self.marks.check(opened, began));
+        if let Some(error) = checked.as_ref().err().or(opened.as_ref().err()) {
+            tracing::error!(
+                connection.key = %key, error = error as &dyn std::error::Error,
+                "what stands there is refused; it can be replaced or ended"
+            );
+        }
+        let (since, identity, origin) = match opened {
+            // What a person ended does not come back by the import that it was, not even over what went back.
+            Ok(opened) if checked.is_err() => (None, None, opened.connection.into_origin()),
+            Ok(Opened { since, connection, .. }) => {
+                let identity = connection.live().map(|live| live.identity.clone());
+                (Some(since), identity, connection.into_origin())
             }
+            Err(_) => (None, None, None),
         };
         Ok(Standing { generation, since, is_live, identity, origin, store_now })
     }

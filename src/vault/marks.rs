@@ -91,10 +91,7 @@ impl Marks {
     /// Whether a row that was read since `began` is of before what was seen: here, or by who wrote that into it.
     pub(super) fn check(&self, row: &Opened, began: Began) -> Result<(), VaultError> {
         let seen = row.behind.max(self.seen_before(&row.key, began));
-        // One end is like the other.
-        let is_behind =
-            |seen: &Seen| row.since < seen.generation && (row.connection.is_open() || !seen.is_end);
-        rolled_back(&row.key, Some(row.generation), seen.filter(is_behind))
+        rolled_back(&row.key, Some(row.generation), seen.filter(|seen| row.is_before(*seen)))
     }
 
     /// Whether a row is missed that should have been there at `store_now`.

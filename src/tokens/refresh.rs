@@ -84,6 +84,7 @@ impl Refresh {
             };
             // One that fails may be told by its row what stands in its way.
             if !is_failing && let Err(setback) = self.check_budget(key).await {
+                self.metrics.count(Outcome::PutOff);
                 return self.tell(key, setback.problem, setback.told.unwrap_or_default());
             }
             match self.vault.claim(key, &*self.clock).await {

@@ -11,6 +11,7 @@ pub(crate) struct Given {
     pub(super) vault: Arc<Vault>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) tokens: Tokens,
+    pub(super) metrics: Metrics,
     pub(crate) clock: Arc<RuntimeClock>,
     refresher: JoinHandle<()>,
     stop: CancellationToken,
@@ -81,6 +82,7 @@ impl Given {
             gate: Gate::new(Arc::new(Policy::from_toml("").unwrap()), audit),
             clock: clock.clone(),
         });
+        let metrics = refresh.metrics();
         let (tokens, refresher, _follower) = tokens(refresh, clock.clone(), config);
         let stop = CancellationToken::new();
         let refresher = tokio::spawn(refresher.run(stop.clone()));
@@ -90,6 +92,7 @@ impl Given {
             vault,
             accounts,
             tokens,
+            metrics,
             clock,
             refresher,
             stop: stop.clone(),

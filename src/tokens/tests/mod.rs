@@ -33,6 +33,9 @@ use crate::vault::{
 
 use given::*;
 
+/// Nothing looks what is due, so that only who asks makes requests.
+const ON_DEMAND: RefreshConfig = RefreshConfig { concurrency: 4, tick: Duration::from_hours(24) };
+
 /// P5: one refresh, however many ask.
 #[tokio::test(start_paused = true)]
 async fn f13_many_callers_on_a_cold_cache_make_one_request() {

@@ -6,12 +6,9 @@ use crate::entra::Rotation;
 use crate::ids::Generation;
 use crate::vault::{Rollback, VaultError};
 
-/// Nothing looks what is due, so that only who asks makes requests.
-const CONFIG: RefreshConfig = RefreshConfig { concurrency: 4, tick: Duration::from_hours(24) };
-
 /// A linked connection, and the disconnect that its store lost.
 async fn went_back() -> (Given, Memory, Rollback) {
-    let (given, memory, _line) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, _line) = Given::over_memory(ON_DEMAND, 100, 100).await;
     let found = memory.row(&key()).unwrap().generation;
     let seen = Seen::end(Generation(found.0 + 1_000_000));
     given.vault.note_seen(&key(), seen);
@@ -55,7 +52,7 @@ async fn f06_what_was_accepted_is_not_suspected_again() {
 /// P4: where each grant works once, one that may be used up stays so through it all.
 #[tokio::test(start_paused = true)]
 async fn f06_a_grant_that_is_lost_is_lost_when_its_row_went_back_and_was_accepted() {
-    let (given, memory, _line) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, _line) = Given::over_memory(ON_DEMAND, 100, 100).await;
     given.entra.set_rotation(Rotation::Strict);
     let refreshing = given.refresh_in_flight().await;
     assert!(failure(&memory).is_some_and(|failure| failure.lost), "foreseen");
@@ -77,7 +74,7 @@ async fn f06_a_grant_that_is_lost_is_lost_when_its_row_went_back_and_was_accepte
 /// P7: what was read of another one's disconnect holds for a refresh of ours that lands after it.
 #[tokio::test(start_paused = true)]
 async fn f06_an_answer_of_who_was_there_before_is_not_written_once_that_is_known() {
-    let (given, memory, _line) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, _line) = Given::over_memory(ON_DEMAND, 100, 100).await;
     let asked = given.refresh_in_flight().await;
     let before = memory.row(&key()).unwrap().generation;
     given.tokens.end(&key(), Generation(before.0 + 1_000_000));

@@ -1,14 +1,13 @@
 //! What a refresh that brought nothing leaves behind: for callers, in the row, and for those who watch.
 
-use super::*;
+use prometheus_client::registry::Registry;
 
-/// Nothing looks what is due, so that only who asks makes requests.
-const CONFIG: RefreshConfig = RefreshConfig { concurrency: 4, tick: Duration::from_hours(24) };
+use super::*;
 
 /// F08: whoever waits for their turn, because of others or of the tenant's wish, failed in nothing.
 #[tokio::test(start_paused = true)]
 async fn f08_a_connection_that_is_put_off_is_not_one_that_fails() {
-    let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, _) = Given::over_memory(ON_DEMAND, 100, 100).await;
     given.import(1).await;
     let retry_after = Some(Duration::from_mins(2));
     given.entra.fail_next(EntraError { retry_after, ..EntraError::new(Verdict::Throttled) });
@@ -17,6 +16,10 @@ async fn f08_a_connection_that_is_put_off_is_not_one_that_fails() {
     assert_eq!(given.answer().await, Err(Reason::UpstreamThrottled));
 
     assert_eq!(given.entra.spent().len(), 1, "the tenant is left alone");
+    let (mut registry, mut counted) = (Registry::default(), String::new());
+    given.metrics.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut counted, &registry).unwrap();
+    assert!(counted.contains("azdo_broker_refreshes_total{outcome=\"PutOff\"} 1"), "{counted}");
     let row = memory.row(&key()).unwrap();
     assert_eq!((row.failure, row.lease_until, row.retry_at), (None, None, None));
     let failing = memory.row(&developer_key(1)).unwrap().failure.unwrap();
@@ -28,7 +31,7 @@ async fn f08_a_connection_that_is_put_off_is_not_one_that_fails() {
 /// P6, P10: who was there before failed, and whoever was linked meanwhile did not.
 #[tokio::test(start_paused = true)]
 async fn f11_a_verdict_that_came_too_late_is_not_told() {
-    let (given, _memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, _memory, _) = Given::over_memory(ON_DEMAND, 100, 100).await;
     given.entra.fail_next(EntraError::new(Verdict::Relink { unmistakable: true }));
     let asked = given.refresh_in_flight().await;
     given.link("new").await;
@@ -43,7 +46,7 @@ async fn f11_a_verdict_that_came_too_late_is_not_told() {
 /// P6: a probe that told nothing of the credential keeps nobody from the next one for long.
 #[tokio::test(start_paused = true)]
 async fn f11_a_probe_without_a_verdict_is_made_again_soon() {
-    let (given, _memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, _memory, _) = Given::over_memory(ON_DEMAND, 100, 100).await;
     given.entra.fail_next(EntraError::new(Verdict::ClientCredential));
     assert_eq!(given.answer().await, Err(Reason::ClientCredentialRejected));
     sleep(Duration::from_mins(11)).await;
@@ -65,7 +68,7 @@ async fn f11_what_fails_between_two_refusals_does_not_make_the_first_forgotten()
         EntraError::new(Verdict::ClientCredential),
         EntraError::new(Verdict::Unknown),
     ] {
-        let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+        let (given, memory, _) = Given::over_memory(ON_DEMAND, 100, 100).await;
         let which = format!("{between:?}");
         for error in [refused(), between, refused()] {
             given.entra.fail_next(error);
@@ -85,7 +88,7 @@ async fn f11_what_fails_between_two_refusals_does_not_make_the_first_forgotten()
 /// P4: a grant that came since the refusal was never refused, however unusable the answer was that brought it.
 #[tokio::test(start_paused = true)]
 async fn f11_a_refusal_of_the_grant_before_condemns_no_new_one() {
-    let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, _) = Given::over_memory(ON_DEMAND, 100, 100).await;
     let refused = || EntraError::new(Verdict::Relink { unmistakable: false });
     let rescued = Some(RefreshToken::new("grant-of-old-7".to_owned()));
     for error in [refused(), EntraError { rescued, ..EntraError::new(Verdict::Unknown) }, refused()] {
@@ -103,7 +106,7 @@ async fn f11_a_refusal_of_the_grant_before_condemns_no_new_one() {
 /// The same where the tenant asked to be left alone meanwhile: its connections are put off.
 #[tokio::test(start_paused = true)]
 async fn f08_a_paced_tenant_does_not_make_a_refusal_forgotten() {
-    let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, _) = Given::over_memory(ON_DEMAND, 100, 100).await;
     given.entra.fail_next(EntraError::new(Verdict::Relink { unmistakable: false }));
     assert_eq!(given.answer().await, Err(Reason::UpstreamUnavailable));
     let before = memory.row(&key()).unwrap().failure.unwrap();
@@ -127,7 +130,7 @@ async fn f08_a_paced_tenant_does_not_make_a_refusal_forgotten() {
 async fn f19_a_wrong_clock_here_makes_no_wrong_times() {
     let store_clock = Arc::new(RuntimeClock::default());
     sleep(Duration::from_mins(5)).await;
-    let (given, ..) = Given::over_memory_with(store_clock.clone(), CONFIG, 100, 100).await;
+    let (given, ..) = Given::over_memory_with(store_clock.clone(), ON_DEMAND, 100, 100).await;
     let began = store_clock.now().wall;
     let retry_after = Some(Duration::from_mins(2));
     given.entra.fail_next(EntraError { retry_after, ..EntraError::new(Verdict::Transient) });
@@ -146,7 +149,7 @@ async fn f19_a_wrong_clock_here_makes_no_wrong_times() {
 /// P6: the refresh at half life comes although the store did not take the first word of the use.
 #[tokio::test(start_paused = true)]
 async fn f12_a_use_that_was_not_written_is_told_again() {
-    let (given, memory, line) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, line) = Given::over_memory(ON_DEMAND, 100, 100).await;
     assert!(given.answer().await.is_ok());
     line.set(Fault::Unreachable);
     sleep(Duration::from_secs(1)).await;
@@ -163,7 +166,7 @@ async fn f12_a_use_that_was_not_written_is_told_again() {
 /// Another replica need not wait for leases that were taken too late to be used.
 #[tokio::test(start_paused = true)]
 async fn what_a_look_brings_after_the_stop_is_given_back() {
-    let config = RefreshConfig { tick: Duration::from_secs(5), ..CONFIG };
+    let config = RefreshConfig { tick: Duration::from_secs(5), ..ON_DEMAND };
     let (mut given, memory, line) = Given::over_memory(config, 100, 100).await;
     given.import(1).await;
     line.set_delays([Duration::from_secs(1)]);
@@ -200,7 +203,7 @@ async fn whoever_joins_a_refresh_of_what_was_cold_costs_no_second_one() {
 /// P6: a store that hangs over a commit keeps nobody from the token.
 #[tokio::test(start_paused = true)]
 async fn f02_a_commit_that_hangs_keeps_nobody_waiting_for_its_token() {
-    let (given, memory, line) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, line) = Given::over_memory(ON_DEMAND, 100, 100).await;
     let before = memory.row(&key()).unwrap().generation;
     let asked = given.refresh_in_flight().await;
     line.set_paused(true);
@@ -219,7 +222,7 @@ async fn f02_a_commit_that_hangs_keeps_nobody_waiting_for_its_token() {
 /// P8: for a tenant that wants to be left alone the store is not written, however often somebody asks.
 #[tokio::test(start_paused = true)]
 async fn f08_who_is_left_alone_costs_the_store_no_writes() {
-    let (given, memory, _) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, _) = Given::over_memory(ON_DEMAND, 100, 100).await;
     given.import(1).await;
     let retry_after = Some(Duration::from_mins(9));
     given.entra.fail_next(EntraError { retry_after, ..EntraError::new(Verdict::Throttled) });

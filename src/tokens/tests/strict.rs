@@ -3,11 +3,8 @@
 use super::*;
 use crate::entra::Rotation;
 
-/// Nothing looks what is due, so that only who asks makes requests.
-const CONFIG: RefreshConfig = RefreshConfig { concurrency: 4, tick: Duration::from_hours(24) };
-
 async fn strict() -> (Given, Memory, MemoryLine) {
-    let (given, memory, line) = Given::over_memory(CONFIG, 100, 100).await;
+    let (given, memory, line) = Given::over_memory(ON_DEMAND, 100, 100).await;
     given.entra.set_rotation(Rotation::Strict);
     (given, memory, line)
 }
